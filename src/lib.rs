@@ -1,0 +1,1 @@
+//! The parts of the program `muster` that its tests use as well.
