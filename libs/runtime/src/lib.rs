@@ -1,1 +1,16 @@
-//! To be written.
+//! What the process of every part needs: ids, the Postgres pool with its organisation-scoped
+//! transaction, the change feed, calls between parts, servers, telemetry and graceful shutdown.
+
+pub mod clock;
+pub mod deadline;
+pub mod feed;
+pub mod follower;
+pub mod grpc;
+pub mod http_server;
+pub mod id;
+pub mod life;
+pub mod postgres;
+pub mod telemetry;
+pub mod transport;
+
+pub use futures::future::BoxFuture;

@@ -1,0 +1,266 @@
+//! The change feed: one table a service, written in the transaction that makes the change, in
+//! commit order and without gaps per organisation.
+//!
+//! Each service's schema has the tables `feed_lock`, `feed_key` and `change`, all alike. The
+//! transaction's last statements lock the organisation's row in `feed_lock`, read the newest
+//! sequence and insert the change with the next one. A transaction leaves the list of running ones
+//! before it frees its locks, so whoever gets the lock next sees the previous change: sequence
+//! order is commit order (`docs/decisions/0003-feed-by-row-lock.md` has what was rejected).
+
+mod token;
+mod watch;
+
+use serde_json::Value;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub use self::token::{Position, TokenKey};
+pub use self::watch::{Feed, Watch, Watched};
+use crate::id::{AdminId, ApiKeyId, OrganisationId, Revision};
+use crate::telemetry;
+use muster_proto::feed::v1 as proto;
+
+/// Who made a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// An API key of the organisation.
+    ApiKey(ApiKeyId),
+    /// An admin of the organisation.
+    Admin(AdminId),
+    /// An operator or an internal service.
+    Caller(String),
+}
+
+impl Actor {
+    /// Reads the actor of a request; a request that names none is the caller's own.
+    pub fn from_proto(actor: Option<proto::Actor>) -> Result<Self, crate::id::InvalidId> {
+        use proto::actor::Kind;
+        Ok(match actor.and_then(|actor| actor.kind) {
+            Some(Kind::ApiKeyId(id)) => Self::ApiKey(id.parse()?),
+            Some(Kind::AdminId(id)) => Self::Admin(id.parse()?),
+            Some(Kind::Caller(name)) => Self::Caller(name),
+            None => Self::Caller(String::new()),
+        })
+    }
+
+    /// The actor as answers hold it.
+    #[must_use]
+    pub fn to_proto(&self) -> proto::Actor {
+        use proto::actor::Kind;
+        proto::Actor {
+            kind: Some(match self {
+                Self::ApiKey(id) => Kind::ApiKeyId(id.to_string()),
+                Self::Admin(id) => Kind::AdminId(id.to_string()),
+                Self::Caller(name) => Kind::Caller(name.clone()),
+            }),
+        }
+    }
+
+    /// The actor as a column holds it: `api_key:…`, `admin:…`, `caller:…`.
+    #[must_use]
+    pub fn to_column(&self) -> String {
+        match self {
+            Self::ApiKey(id) => format!("api_key:{id}"),
+            Self::Admin(id) => format!("admin:{id}"),
+            Self::Caller(name) => format!("caller:{name}"),
+        }
+    }
+
+    /// Reads what `to_column` wrote.
+    #[must_use]
+    pub fn from_column(text: &str) -> Self {
+        let parsed = match text.split_once(':') {
+            Some(("api_key", id)) => id.parse().ok().map(Self::ApiKey),
+            Some(("admin", id)) => id.parse().ok().map(Self::Admin),
+            Some(("caller", name)) => Some(Self::Caller(name.to_owned())),
+            _ => None,
+        };
+        parsed.unwrap_or_else(|| Self::Caller(text.to_owned()))
+    }
+}
+
+/// What happened to the subject of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
+#[repr(i16)]
+pub enum Kind {
+    /// It was created.
+    Created = 1,
+    /// It was updated.
+    Updated = 2,
+    /// It was deleted.
+    Deleted = 3,
+}
+
+impl Kind {
+    /// The kind as answers hold it.
+    #[must_use]
+    pub fn to_proto(self) -> proto::ChangeKind {
+        match self {
+            Self::Created => proto::ChangeKind::Created,
+            Self::Updated => proto::ChangeKind::Updated,
+            Self::Deleted => proto::ChangeKind::Deleted,
+        }
+    }
+}
+
+/// A change to append.
+#[derive(Debug, Clone)]
+pub struct NewChange {
+    /// What happened.
+    pub kind: Kind,
+    /// The user or group.
+    pub subject: Uuid,
+    /// The subject's revision after it.
+    pub revision: Revision,
+    /// The subject before it; none where created.
+    pub before: Option<Value>,
+    /// The subject after it; none where deleted.
+    pub after: Option<Value>,
+    /// What it adds to the number of subjects.
+    pub total: i64,
+    /// What it adds to the number of active subjects.
+    pub active: i64,
+}
+
+/// A committed change.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Change {
+    /// The organisation.
+    pub organisation_id: OrganisationId,
+    /// Its place: 1, 2, 3, ….
+    pub sequence: i64,
+    /// Random.
+    pub change_id: Uuid,
+    /// When it was written.
+    pub written_at: OffsetDateTime,
+    /// What happened.
+    pub kind: Kind,
+    /// The user or group.
+    pub subject_id: Uuid,
+    /// The subject's revision after it.
+    pub revision: Revision,
+    /// The subject before it.
+    pub before: Option<Value>,
+    /// The subject after it.
+    pub after: Option<Value>,
+    /// Who made it, as [`Actor::to_column`] writes it.
+    pub actor: String,
+    /// The W3C `traceparent` of the request that made it.
+    pub traceparent: Option<String>,
+}
+
+impl Change {
+    /// What every service's change message says of its place.
+    #[must_use]
+    pub fn metadata(&self) -> proto::ChangeMetadata {
+        proto::ChangeMetadata {
+            organisation_id: self.organisation_id.to_string(),
+            sequence: self.sequence,
+            change_id: self.change_id.to_string(),
+            write_time: Some(timestamp(self.written_at)),
+            actor: Some(Actor::from_column(&self.actor).to_proto()),
+            traceparent: self.traceparent.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// A time as messages hold it.
+#[must_use]
+pub fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.unix_timestamp(),
+        nanos: i32::try_from(time.nanosecond()).unwrap_or_default(),
+    }
+}
+
+/// The newest change of an organisation's feed, and the totals after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Where a watch would resume after it.
+    pub position: Position,
+    /// How many subjects there are.
+    pub total: i64,
+    /// How many of them are active.
+    pub active: i64,
+}
+
+/// Appends changes at `written_at` and returns the sequence of the last.
+///
+/// Call it once in a transaction, as its last statement: it takes the organisation's feed lock,
+/// and a lock taken after it could wait for someone who waits for the feed.
+pub async fn append(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    actor: &Actor,
+    written_at: OffsetDateTime,
+    changes: &[NewChange],
+) -> Result<i64, sqlx::Error> {
+    debug_assert!(!changes.is_empty(), "a transaction that changes nothing appends nothing");
+    let lock = "SELECT true FROM feed_lock WHERE organisation_id = $1 FOR NO KEY UPDATE";
+    let locked: Option<bool> =
+        sqlx::query_scalar(lock).bind(organisation).fetch_optional(&mut *connection).await?;
+    if locked.is_none() {
+        // The organisation's first change in this service. Whoever inserts the row holds it.
+        sqlx::query(
+            "INSERT INTO feed_lock (organisation_id) VALUES ($1) \
+             ON CONFLICT (organisation_id) DO NOTHING",
+        )
+        .bind(organisation)
+        .execute(&mut *connection)
+        .await?;
+        sqlx::query(lock).bind(organisation).execute(&mut *connection).await?;
+    }
+    let traceparent = telemetry::traceparent();
+    let sequences: Vec<i64> = sqlx::query_scalar(
+        "INSERT INTO change (organisation_id, sequence, change_id, written_at, kind, subject_id,
+                             revision, before, after, actor, traceparent, total, active)
+         SELECT $1, coalesce(last.sequence, 0) + n.position, n.change_id, $2, n.kind, n.subject_id,
+                n.revision, n.before, n.after, $3, $4,
+                coalesce(last.total, 0) + sum(n.total) OVER (ORDER BY n.position),
+                coalesce(last.active, 0) + sum(n.active) OVER (ORDER BY n.position)
+           FROM unnest($5::uuid[], $6::smallint[], $7::uuid[], $8::bigint[], $9::jsonb[],
+                       $10::jsonb[], $11::bigint[], $12::bigint[])
+                WITH ORDINALITY AS n (change_id, kind, subject_id, revision, before, after,
+                                      total, active, position)
+           LEFT JOIN (SELECT sequence, total, active FROM change
+                       WHERE organisation_id = $1 ORDER BY sequence DESC LIMIT 1) AS last ON true
+         RETURNING sequence",
+    )
+    .bind(organisation)
+    .bind(written_at)
+    .bind(actor.to_column())
+    .bind(traceparent)
+    .bind(changes.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.kind as i16).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.subject).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.revision.0).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.before.as_ref().map(Json)).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.after.as_ref().map(Json)).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.total).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.active).collect::<Vec<_>>())
+    .fetch_all(&mut *connection)
+    .await?;
+    Ok(sequences.into_iter().max().unwrap_or_default())
+}
+
+/// The newest change of an organisation.
+pub async fn head(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+) -> Result<Head, sqlx::Error> {
+    let row: Option<(i64, Uuid, i64, i64)> = sqlx::query_as(
+        "SELECT sequence, change_id, total, active FROM change
+          WHERE organisation_id = $1 ORDER BY sequence DESC LIMIT 1",
+    )
+    .bind(organisation)
+    .fetch_optional(connection)
+    .await?;
+    Ok(match row {
+        Some((sequence, change_id, total, active)) => {
+            Head { position: Position { sequence, change_id }, total, active }
+        }
+        None => Head { position: Position::START, total: 0, active: 0 },
+    })
+}

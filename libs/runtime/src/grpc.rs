@@ -1,0 +1,164 @@
+//! What every gRPC server does around its services: deadlines, traces, health, reflection.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::net::TcpListener;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tower::Service;
+use tracing::{Instrument as _, info_span};
+
+use crate::life::Life;
+use crate::{deadline, telemetry};
+
+/// How long a call may take that sets no deadline of its own.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The largest message a part takes from another: a page of groups with 200,000 members.
+pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Services, served: each call within its deadline and in its caller's trace.
+#[derive(Debug, Clone)]
+pub struct Served(Routes);
+
+impl Served {
+    /// Serves `routes`.
+    #[must_use]
+    pub fn new(routes: Routes) -> Self {
+        Self(routes.prepare())
+    }
+}
+
+impl Service<http::Request<Body>> for Served {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let limit = request
+            .headers()
+            .get("grpc-timeout")
+            .and_then(|value| deadline::from_header(value.to_str().ok()?))
+            .unwrap_or(DEFAULT_DEADLINE);
+        let (service, method) = service_and_method(request.uri().path());
+        let span = info_span!(
+            "rpc",
+            otel.name = format!("{service}/{method}"),
+            otel.kind = "server",
+            rpc.system = "grpc",
+            rpc.service = service,
+            rpc.method = method,
+        );
+        telemetry::continue_trace(&span, request.headers());
+        let mut routes = self.0.clone();
+        let call = async move {
+            let answer = deadline::within(limit, Service::call(&mut routes, request));
+            match tokio::time::timeout(limit, answer).await {
+                Ok(answer) => answer.map_err(|never| match never {}),
+                Err(_) => {
+                    Ok(Status::deadline_exceeded("the call took longer than it may").into_http())
+                }
+            }
+        };
+        Box::pin(call.instrument(span))
+    }
+}
+
+/// The two parts of a gRPC path, `/muster.identity.v1.UserService/GetUser`.
+pub(crate) fn service_and_method(path: &str) -> (&str, &str) {
+    path.trim_start_matches('/').split_once('/').unwrap_or((path, ""))
+}
+
+/// Adds what every gRPC address offers beside its services: health of each named service and
+/// reflection of `descriptors`.
+pub async fn with_health_and_reflection(
+    routes: Routes,
+    services: &[&str],
+    descriptors: &'static [u8],
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    for service in services.iter().copied().chain([""]) {
+        reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    }
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(descriptors)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok(routes.add_service(health).add_service(reflection))
+}
+
+/// Binds an address for plain text, which only this machine may reach: gRPC callers are not
+/// authenticated there.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    if !address.ip().is_loopback() {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            format!(
+                "{address} is reachable from other machines, and gRPC is plain text: use a loopback address"
+            ),
+        ));
+    }
+    TcpListener::bind(address).await
+}
+
+/// Serves until the life ends, then lets calls under way finish.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Routes,
+    life: Life,
+) -> Result<(), tonic::transport::Error> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stop = life.clone();
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .max_concurrent_streams(1_000)
+        .http2_max_header_list_size(16 * 1024)
+        .serve_with_incoming_shutdown(Served::new(routes), incoming, async move {
+            stop.stopped().await;
+        })
+        .await
+}
+
+/// The status for a failure of the database: what went wrong goes to the log, by code and
+/// constraint only, since Postgres' messages quote values.
+#[must_use]
+pub fn database_status(error: &sqlx::Error) -> Status {
+    let code = error.as_database_error().and_then(|e| e.code().map(|c| c.into_owned()));
+    let constraint = error.as_database_error().and_then(|e| e.constraint().map(str::to_owned));
+    let (status, what) = match (error, code.as_deref()) {
+        (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_), _)
+        | (_, Some("57P01" | "57P02" | "57P03" | "53300" | "53100")) => {
+            (Status::unavailable("the database is not available; try again"), "unavailable")
+        }
+        (_, Some("40001" | "40P01" | "55P03")) => {
+            (Status::unavailable("the database was busy with the same rows; try again"), "busy")
+        }
+        (_, Some("57014")) => {
+            (Status::deadline_exceeded("the database took longer than it may"), "slow")
+        }
+        _ => (Status::internal("an error of the service; its log has the details"), "failed"),
+    };
+    let kind = match error {
+        sqlx::Error::Database(_) => "database",
+        sqlx::Error::Io(_) => "io",
+        sqlx::Error::PoolTimedOut => "pool timed out",
+        sqlx::Error::PoolClosed => "pool closed",
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => "decode",
+        sqlx::Error::ColumnNotFound(_) => "column not found",
+        sqlx::Error::RowNotFound => "row not found",
+        sqlx::Error::Protocol(_) => "protocol",
+        _ => "other",
+    };
+    tracing::error!(what, kind, code, constraint, "a database call failed");
+    status
+}

@@ -1,0 +1,151 @@
+//! The accept loop in front of axum: header and body time limits, a connection limit, graceful
+//! shutdown. `axum::serve` sets no timer, so a client that sends a header slowly could hold a
+//! connection for ever.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower::{BoxError, Service};
+
+use crate::life::Life;
+
+/// Limits of the connections, not of the requests.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a client may take to send a request's header.
+    pub header_time: Duration,
+    /// The most bytes of a request's header.
+    pub header_bytes: usize,
+    /// The most connections at once; more wait to be accepted.
+    pub connections: usize,
+    /// How long requests under way may go on after shutdown began.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_time: Duration::from_secs(10),
+            header_bytes: 64 * 1024,
+            connections: 4_096,
+            drain: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Serves HTTP/1.1 and HTTP/2 until the life ends, then lets requests under way finish.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    limits: Limits,
+    life: Life,
+) -> io::Result<()>
+where
+    S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_buf_size(limits.header_bytes)
+        .max_headers(100);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100)
+        .max_header_list_size(16 * 1024)
+        .keep_alive_interval(Some(Duration::from_secs(30)));
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place.expect("the semaphore is never closed"),
+            () = life.stopped() => break,
+        };
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                // Out of file descriptors, or a client that has gone already: the listener lives.
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = life.stopped() => break,
+        };
+        drop(stream.set_nodelay(true));
+        let connection = builder
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()))
+            .into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error, "a connection ended badly");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!("connections were still open at the end of the drain, and were cut");
+    }
+    Ok(())
+}
+
+/// Why a body was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is longer than allowed.
+    TooLarge,
+    /// It took longer to arrive than allowed.
+    TooSlow,
+    /// The client broke off, or its framing was wrong.
+    Broken,
+}
+
+/// Reads a whole body: at most `limit` bytes, whatever its length header says, within `time`.
+pub fn read_body<B>(
+    body: B,
+    limit: usize,
+    time: Duration,
+) -> BoxFuture<'static, Result<Bytes, BodyError>>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Box::pin(async move {
+        if body.size_hint().lower() > limit as u64 {
+            return Err(BodyError::TooLarge);
+        }
+        let limited = http_body_util::Limited::new(body, limit);
+        match tokio::time::timeout(time, limited.collect()).await {
+            Err(_) => Err(BodyError::TooSlow),
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                Err(BodyError::TooLarge)
+            }
+            Ok(Err(_)) => Err(BodyError::Broken),
+        }
+    })
+}

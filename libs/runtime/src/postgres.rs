@@ -1,0 +1,173 @@
+//! The Postgres pool, and the one function that opens transactions.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
+use tracing::Instrument as _;
+
+use crate::id::OrganisationId;
+use crate::life::Life;
+
+/// How to reach a service's schema.
+#[derive(Clone)]
+pub struct Settings {
+    /// `postgres://…`.
+    pub url: String,
+    /// The schema, first on the search path.
+    pub schema: &'static str,
+    /// The role to act as, where the URL names another that may; none where the URL's is right.
+    pub role: Option<&'static str>,
+    /// The most connections to hold.
+    pub max_connections: u32,
+}
+
+/// A service's pool. Cloning it is cheap.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pool: PgPool,
+    life: Life,
+}
+
+/// The server bounds time, since a dropped future must not: see [`Database::write`].
+const LIMITS: [(&str, &str); 3] = [
+    ("statement_timeout", "5000"),
+    ("lock_timeout", "5000"),
+    ("idle_in_transaction_session_timeout", "5000"),
+];
+
+/// How long a caller waits for a connection of the pool.
+const ACQUIRE: Duration = Duration::from_secs(3);
+
+impl Database {
+    /// Connects, and fails where the database cannot be reached or would lose what it has
+    /// confirmed.
+    pub async fn connect(settings: &Settings, life: &Life) -> Result<Self, sqlx::Error> {
+        let mut options = PgConnectOptions::from_str(&settings.url)?
+            .application_name(&format!("muster {}", settings.schema))
+            .options([("search_path", settings.schema)])
+            .options(LIMITS);
+        if let Some(role) = settings.role {
+            options = options.options([("role", role)]);
+        }
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.max_connections)
+            .acquire_timeout(ACQUIRE)
+            .connect_with(options)
+            .await?;
+        let database = Self { pool, life: life.clone() };
+        let commit: String =
+            sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&database.pool).await?;
+        if commit == "off" {
+            return Err(sqlx::Error::Configuration(
+                "synchronous_commit is off for this role: a change could be watched and then lost \
+                 by a crash; set it to on"
+                    .into(),
+            ));
+        }
+        Ok(database)
+    }
+
+    /// Runs `work` in one transaction that sees and writes the organisation's rows only, and
+    /// commits where it succeeds.
+    ///
+    /// The transaction runs in a task of its own, which goes on when the caller hangs up: a
+    /// `BEGIN` that is cancelled half-way would leave a connection inside someone's transaction,
+    /// and the next write on it would be lost. `docs/decisions/0002-cancel-safe-transactions.md`.
+    pub async fn write<T, E, F>(&self, organisation: OrganisationId, work: F) -> Result<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<sqlx::Error> + Send + 'static,
+    {
+        // A parsed UUID, so nothing to inject; text, because `set_config()` does not reach the
+        // workers of a Citus cluster.
+        let begin = format!("BEGIN; SET LOCAL muster.organisation_id = '{organisation}'");
+        self.run(begin, work).await
+    }
+
+    /// Runs `work` in one read-only transaction that sees the organisation's rows only.
+    pub async fn read<T, E, F>(&self, organisation: OrganisationId, work: F) -> Result<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<sqlx::Error> + Send + 'static,
+    {
+        let begin = format!("BEGIN READ ONLY; SET LOCAL muster.organisation_id = '{organisation}'");
+        self.run(begin, work).await
+    }
+
+    /// Runs `work` in one read-only transaction that belongs to no organisation: it sees nothing
+    /// but what the policies show to everybody (the organisations themselves, the feeds' names).
+    pub async fn read_shared<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<sqlx::Error> + Send + 'static,
+    {
+        self.run("BEGIN READ ONLY".to_owned(), work).await
+    }
+
+    async fn run<T, E, F>(&self, begin: String, work: F) -> Result<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<sqlx::Error> + Send + 'static,
+    {
+        let pool = self.pool.clone();
+        let task = self.life.spawn(transaction(pool, begin, work).in_current_span());
+        match task.await {
+            Ok(result) => result,
+            Err(failure) => match failure.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Nobody aborts these tasks; only a runtime that is shutting down does.
+                Err(_) => Err(sqlx::Error::PoolClosed.into()),
+            },
+        }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT 1").execute(&self.pool).await.map(drop)
+    }
+
+    /// Closes every connection, after the transactions under way.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that opens transactions")]
+async fn transaction<T, E, F>(pool: PgPool, begin: String, work: F) -> Result<T, E>
+where
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
+    E: From<sqlx::Error>,
+{
+    let mut connection = pool.acquire().await?;
+    let failed = match connection.begin_with(AssertSqlSafe(begin)).await {
+        Ok(transaction) => return finish(transaction, work).await,
+        Err(error) => error,
+    };
+    // It may be inside a transaction that failed; the next borrower must not get it.
+    drop(connection.close().await);
+    Err(failed.into())
+}
+
+async fn finish<T, E, F>(mut transaction: Transaction<'_, Postgres>, work: F) -> Result<T, E>
+where
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
+    E: From<sqlx::Error>,
+{
+    match work(&mut transaction).await {
+        Ok(value) => {
+            transaction.commit().await?;
+            Ok(value)
+        }
+        Err(error) => {
+            transaction.rollback().await?;
+            Err(error)
+        }
+    }
+}

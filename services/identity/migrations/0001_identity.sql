@@ -1,0 +1,136 @@
+-- Schema identity: organisations, their admins and API keys, users, and the feed of user changes.
+-- Every key begins with organisation_id, so that the tables can be distributed by it.
+
+CREATE TABLE organisation (
+    organisation_id     uuid        NOT NULL PRIMARY KEY,
+    slug                text        NOT NULL COLLATE "C" UNIQUE,
+    display_name        text        NOT NULL,
+    default_locale      text        NOT NULL,
+    unknown_members     smallint    NOT NULL,
+    custom_field_1_name text        NOT NULL,
+    custom_field_2_name text        NOT NULL,
+    custom_field_3_name text        NOT NULL,
+    suspended           boolean     NOT NULL,
+    created_at          timestamptz NOT NULL
+);
+
+CREATE TABLE admin (
+    organisation_id uuid        NOT NULL REFERENCES organisation,
+    admin_id        uuid        NOT NULL,
+    email           text        NOT NULL,
+    email_key       text        NOT NULL COLLATE "C",
+    display_name    text        NOT NULL,
+    created_at      timestamptz NOT NULL,
+    PRIMARY KEY (organisation_id, admin_id),
+    UNIQUE (organisation_id, email_key)
+);
+
+-- One-time links to set a password with. Only the SHA-256 of the secret is kept.
+CREATE TABLE invitation (
+    organisation_id uuid        NOT NULL,
+    secret_hash     bytea       NOT NULL,
+    admin_id        uuid        NOT NULL,
+    expires_at      timestamptz NOT NULL,
+    PRIMARY KEY (organisation_id, secret_hash),
+    FOREIGN KEY (organisation_id, admin_id) REFERENCES admin ON DELETE CASCADE
+);
+
+CREATE TABLE api_key (
+    organisation_id uuid        NOT NULL REFERENCES organisation,
+    api_key_id      uuid        NOT NULL,
+    secret_hash     bytea       NOT NULL,
+    prefix          text        NOT NULL,
+    label           text        NOT NULL,
+    created_at      timestamptz NOT NULL,
+    creator         text        NOT NULL,
+    expires_at      timestamptz,
+    revoked_at      timestamptz,
+    last_used_at    timestamptz,
+    PRIMARY KEY (organisation_id, api_key_id),
+    UNIQUE (organisation_id, secret_hash)
+);
+
+-- What a client sent is `document`; the other columns are made from it, to find users by.
+CREATE TABLE users (
+    organisation_id   uuid        NOT NULL REFERENCES organisation,
+    user_id           uuid        NOT NULL,
+    revision          bigint      NOT NULL,
+    created_at        timestamptz NOT NULL,
+    updated_at        timestamptz NOT NULL,
+    origin            smallint    NOT NULL,
+    active            boolean     NOT NULL,
+    user_name_key     text        NOT NULL COLLATE "C",
+    primary_email_key text        COLLATE "C",
+    external_id       text        COLLATE "C",
+    display_name_key  text        COLLATE "C",
+    document          jsonb       NOT NULL,
+    PRIMARY KEY (organisation_id, user_id)
+);
+CREATE UNIQUE INDEX users_user_name ON users (organisation_id, user_name_key);
+CREATE UNIQUE INDEX users_primary_email ON users (organisation_id, primary_email_key);
+CREATE INDEX users_external_id ON users (organisation_id, external_id);
+CREATE INDEX users_display_name ON users (organisation_id, display_name_key);
+
+-- Every e-mail address of every user, to find users by one that is not their primary.
+CREATE TABLE user_email (
+    organisation_id uuid NOT NULL,
+    email_key       text NOT NULL COLLATE "C",
+    user_id         uuid NOT NULL,
+    PRIMARY KEY (organisation_id, email_key, user_id),
+    FOREIGN KEY (organisation_id, user_id) REFERENCES users ON DELETE CASCADE
+);
+CREATE INDEX user_email_user ON user_email (organisation_id, user_id);
+
+-- The feed (libs/runtime/src/feed.rs), the same in every service.
+CREATE TABLE feed_lock (
+    organisation_id uuid NOT NULL PRIMARY KEY
+);
+CREATE TABLE feed_key (
+    secret bytea NOT NULL
+);
+INSERT INTO feed_key (secret)
+VALUES (sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
+CREATE TABLE change (
+    organisation_id uuid        NOT NULL,
+    sequence        bigint      NOT NULL,
+    change_id       uuid        NOT NULL,
+    written_at      timestamptz NOT NULL,
+    kind            smallint    NOT NULL,
+    subject_id      uuid        NOT NULL,
+    revision        bigint      NOT NULL,
+    before          jsonb,
+    after           jsonb,
+    actor           text        NOT NULL,
+    traceparent     text,
+    total           bigint      NOT NULL,
+    active          bigint      NOT NULL,
+    PRIMARY KEY (organisation_id, sequence)
+);
+CREATE INDEX change_subject ON change (organisation_id, subject_id, sequence);
+CREATE INDEX change_written_at ON change (written_at);
+
+-- The service's role works on one organisation at a time: the one set in its transaction. Without
+-- one, a statement fails or finds nothing.
+DO $$
+DECLARE name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['organisation', 'admin', 'invitation', 'api_key', 'users', 'user_email', 'feed_lock', 'feed_key', 'change'] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
+        IF name <> 'feed_key' THEN
+            EXECUTE format(
+                'CREATE POLICY own ON %I USING (organisation_id = current_setting(''muster.organisation_id'')::uuid)', name);
+        END IF;
+    END LOOP;
+END $$;
+-- Known before an organisation is: which there are, by id and slug, and the key of resume tokens.
+CREATE POLICY everybody ON organisation FOR SELECT USING (true);
+CREATE POLICY everybody ON feed_lock FOR SELECT USING (true);
+CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
+
+GRANT SELECT, INSERT, UPDATE ON organisation, api_key TO muster_identity;
+GRANT SELECT, INSERT, UPDATE, DELETE ON admin, invitation, users, user_email TO muster_identity;
+GRANT SELECT, INSERT ON change TO muster_identity;
+-- UPDATE, because a row lock asks for it.
+GRANT SELECT, INSERT, UPDATE ON feed_lock TO muster_identity;
+GRANT SELECT ON feed_key TO muster_identity;
