@@ -1,1 +1,56 @@
-//! To be written.
+//! The identity service: organisations, their admins and API keys, users, and the feed of user
+//! changes. It knows nothing of SCIM JSON, HTTP, groups or approver rules.
+
+pub mod content_region;
+mod error;
+mod grpc;
+pub mod organisation;
+pub mod secret;
+mod store;
+pub mod user;
+
+use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
+use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
+use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
+use muster_proto::identity::v1::user_service_server::UserServiceServer;
+use muster_runtime::feed::Feed;
+use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::life::Life;
+use muster_runtime::postgres::{Database, Settings};
+use tonic::service::Routes;
+
+pub use error::Error;
+
+/// The Postgres schema that the service owns.
+pub const SCHEMA: &str = "identity";
+/// The role that it logs in as.
+pub const ROLE: &str = "muster_identity";
+/// Its tables.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+/// The names that its health is reported under.
+pub const SERVICES: &[&str] = &[
+    "muster.identity.v1.OrganisationService",
+    "muster.identity.v1.AdminService",
+    "muster.identity.v1.ApiKeyService",
+    "muster.identity.v1.UserService",
+];
+
+/// What the service's RPCs share.
+#[derive(Debug, Clone)]
+struct Identity {
+    database: Database,
+    feed: Feed,
+}
+
+/// Connects to the database and returns the services to serve.
+pub async fn start(database: &Settings, life: &Life) -> Result<Routes, sqlx::Error> {
+    let database = Database::connect(database, life).await?;
+    let feed = Feed::open("identity", database.clone(), life.clone()).await?;
+    let identity = Identity { database, feed };
+    Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
+        .add_service(AdminServiceServer::new(identity.clone()))
+        .add_service(ApiKeyServiceServer::new(identity.clone()))
+        .add_service(
+            UserServiceServer::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        ))
+}

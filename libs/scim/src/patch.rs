@@ -1,0 +1,454 @@
+//! PATCH (RFC 7644 §3.5.2): operations on a document, all of them or none.
+
+mod target;
+
+use serde_json::Value;
+
+use crate::filter::{Filter, Operand, Operator, matches_value};
+use crate::path::{AttributePath, PatchPath};
+use crate::resource::{is_written, kind_of, normalise, object, read_extension};
+use crate::schema::{Attribute, Mutability, ResourceType, Schema};
+use crate::{Error, Object, ScimType};
+
+/// The most operations of one request.
+pub const MOST_OPERATIONS: usize = 1_000;
+
+/// The schema of a PATCH body.
+pub const SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
+
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Adds values, or sets what is not there (§3.5.2.1).
+    Add,
+    /// Sets values in place of those that are there (§3.5.2.3).
+    Replace,
+    /// Unassigns (§3.5.2.2).
+    Remove,
+}
+
+/// One operation as it was sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    /// What it does.
+    pub kind: Kind,
+    /// What it is about; none for the resource itself.
+    pub path: Option<String>,
+    /// The value.
+    pub value: Option<Value>,
+}
+
+/// Reads a PATCH body. Names of members and operations may be in any letter case (Entra ID sends
+/// `Add`).
+pub fn parse(body: Value) -> Result<Vec<Operation>, Error> {
+    let syntax = |detail: String| Error::of(ScimType::InvalidSyntax, detail);
+    let mut operations = None;
+    for (key, value) in object(body)? {
+        if key.eq_ignore_ascii_case("schemas") {
+            let named = value.as_array().is_some_and(|urns| {
+                urns.iter().filter_map(Value::as_str).any(|urn| urn.eq_ignore_ascii_case(SCHEMA))
+            });
+            if !named {
+                return Err(syntax(format!("schemas does not name {SCHEMA:?}, as a PATCH does")));
+            }
+        } else if key.eq_ignore_ascii_case("Operations") {
+            operations = Some(value);
+        }
+    }
+    let operations = match operations {
+        Some(Value::Array(operations)) if !operations.is_empty() => operations,
+        Some(Value::Array(_)) => {
+            return Err(syntax("Operations is empty; expected at least one".into()));
+        }
+        Some(other) => {
+            return Err(syntax(format!("Operations is {}; expected an array", kind_of(&other))));
+        }
+        None => {
+            return Err(syntax("Operations is missing; expected an array of operations".into()));
+        }
+    };
+    if operations.len() > MOST_OPERATIONS {
+        return Err(Error::new(
+            413,
+            format!("Operations has {} operations; at most {MOST_OPERATIONS}", operations.len()),
+        ));
+    }
+    operations.into_iter().enumerate().map(|(index, value)| operation(index, value)).collect()
+}
+
+fn operation(index: usize, value: Value) -> Result<Operation, Error> {
+    let syntax =
+        |what: String| Error::of(ScimType::InvalidSyntax, format!("Operations[{index}] {what}"));
+    let Value::Object(members) = value else {
+        return Err(syntax(format!("is {}; expected an object", kind_of(&value))));
+    };
+    let (mut kind, mut path, mut operand) = (None, None, None);
+    for (key, value) in members {
+        if key.eq_ignore_ascii_case("op") {
+            kind = match value.as_str().map(str::to_ascii_lowercase).as_deref() {
+                Some("add") => Some(Kind::Add),
+                Some("replace") => Some(Kind::Replace),
+                Some("remove") => Some(Kind::Remove),
+                _ => {
+                    return Err(syntax("has an op that is none of add, replace and remove".into()));
+                }
+            };
+        } else if key.eq_ignore_ascii_case("path") {
+            path = match value {
+                Value::Null => None,
+                Value::String(text) if text.trim().is_empty() => None,
+                Value::String(text) => Some(text),
+                other => return Err(syntax(format!("has a path that is {}", kind_of(&other)))),
+            };
+        } else if key.eq_ignore_ascii_case("value") {
+            operand = Some(value);
+        }
+    }
+    let kind = kind.ok_or_else(|| syntax("has no op; expected add, replace or remove".into()))?;
+    if kind != Kind::Remove && operand.is_none() {
+        return Err(Error::of(
+            ScimType::InvalidValue,
+            format!("Operations[{index}] has no value, which add and replace need"),
+        ));
+    }
+    Ok(Operation { kind, path, value: operand })
+}
+
+/// Applies operations in order to a document in canonical form. On an error the document is as it
+/// was.
+pub fn apply(
+    document: &mut Object,
+    operations: Vec<Operation>,
+    resource_type: &'static ResourceType,
+) -> Result<(), Error> {
+    let mut patched = document.clone();
+    for operation in operations {
+        apply_one(&mut patched, operation, resource_type)?;
+    }
+    *document = patched;
+    Ok(())
+}
+
+fn apply_one(
+    document: &mut Object,
+    operation: Operation,
+    resource_type: &'static ResourceType,
+) -> Result<(), Error> {
+    let Operation { kind, path, value } = operation;
+    let value = value.unwrap_or(Value::Null);
+    let Some(path) = path else {
+        return match (kind, value) {
+            (Kind::Remove, _) => Err(Error::of(
+                ScimType::NoTarget,
+                "a remove without a path names nothing; send the path of what to remove",
+            )),
+            (_, Value::Object(values)) => set_each(document, kind, values, resource_type),
+            (_, other) => Err(Error::of(
+                ScimType::InvalidValue,
+                format!(
+                    "a {} without a path has {} as its value; expected an object of attributes",
+                    name_of(kind),
+                    kind_of(&other)
+                ),
+            )),
+        };
+    };
+    let (path, filter) = match PatchPath::parse(&path, resource_type)? {
+        PatchPath::Extension(extension) if kind == Kind::Remove => {
+            document.remove(extension.id);
+            return Ok(());
+        }
+        PatchPath::Extension(extension) => return set_extension(document, kind, extension, value),
+        PatchPath::Attribute(path) => (path, None),
+        PatchPath::Values { path, filter } => (path, Some(filter)),
+    };
+    if path.attribute.name == "password" {
+        return Ok(());
+    }
+    if !is_written(path.attribute) || path.target().mutability == Mutability::ReadOnly {
+        return Err(Error::of(
+            ScimType::Mutability,
+            format!("{path} is read-only: the service says what it is"),
+        ));
+    }
+    if kind == Kind::Remove && path.attribute.required && path.sub_attribute.is_none() {
+        return Err(Error::of(
+            ScimType::Mutability,
+            format!("{path} cannot be removed: every {} has one", resource_type.name),
+        ));
+    }
+    set(document, kind, &path, filter.as_ref(), value)
+}
+
+/// A value without a path: its keys are attribute names, dotted names, URN paths or the URNs of
+/// extensions. What is read-only or declared by no schema is ignored there.
+fn set_each(
+    document: &mut Object,
+    kind: Kind,
+    values: Object,
+    resource_type: &'static ResourceType,
+) -> Result<(), Error> {
+    for (key, value) in values {
+        if let Some(extension) = resource_type.extension(&key) {
+            set_extension(document, kind, extension, value)?;
+        } else if let Some(path) = AttributePath::resolve(&key, resource_type)
+            && is_written(path.attribute)
+            && path.target().mutability != Mutability::ReadOnly
+        {
+            set(document, kind, &path, None, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn set_extension(
+    document: &mut Object,
+    kind: Kind,
+    extension: &'static Schema,
+    value: Value,
+) -> Result<(), Error> {
+    // An attribute that is null is unassigned, which `read_extension` alone cannot tell.
+    if let Value::Object(values) = &value {
+        for (key, value) in values {
+            if let (Some(attribute), Value::Null) = (extension.attribute(key), value) {
+                target::unassign(document, Some(extension), attribute);
+            }
+        }
+    }
+    for (name, value) in read_extension(extension, value)?.unwrap_or_default() {
+        if let Some(attribute) = extension.attribute(&name) {
+            let path = AttributePath { extension: Some(extension), attribute, sub_attribute: None };
+            set(document, kind, &path, None, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn set(
+    document: &mut Object,
+    kind: Kind,
+    path: &AttributePath,
+    filter: Option<&Filter>,
+    value: Value,
+) -> Result<(), Error> {
+    let attribute = path.attribute;
+    let current = target::take(document, path.extension, attribute);
+    let new = match (attribute.multi_valued, path.sub_attribute) {
+        (true, _) => {
+            let values = match current {
+                Some(Value::Array(values)) => values,
+                _ => Vec::new(),
+            };
+            let values = set_values(values, kind, path, filter, value)?;
+            (!values.is_empty()).then_some(Value::Array(values))
+        }
+        (false, Some(part)) => {
+            let mut whole = match current {
+                Some(Value::Object(whole)) => whole,
+                _ => Object::new(),
+            };
+            set_part(&mut whole, kind, part, value, &path.to_string())?;
+            (!whole.is_empty()).then_some(Value::Object(whole))
+        }
+        (false, None) if kind == Kind::Remove => None,
+        (false, None) => match (current, normalise(attribute, value, &path.to_string())?) {
+            // Parts that are not named stay (§3.5.2.3).
+            (Some(Value::Object(mut whole)), Some(Value::Object(parts))) => {
+                whole.extend(parts);
+                Some(Value::Object(whole))
+            }
+            (_, new) => new,
+        },
+    };
+    if let Some(new) = new {
+        target::put(document, path.extension, attribute, new);
+    }
+    Ok(())
+}
+
+fn set_part(
+    whole: &mut Object,
+    kind: Kind,
+    part: &'static Attribute,
+    value: Value,
+    at: &str,
+) -> Result<(), Error> {
+    let value = if kind == Kind::Remove { None } else { normalise(part, value, at)? };
+    match value {
+        Some(value) => whole.insert(part.name.to_owned(), value),
+        None => whole.remove(part.name),
+    };
+    Ok(())
+}
+
+/// Operations on a multi-valued attribute.
+fn set_values(
+    values: Vec<Value>,
+    kind: Kind,
+    path: &AttributePath,
+    filter: Option<&Filter>,
+    value: Value,
+) -> Result<Vec<Value>, Error> {
+    let at = path.to_string();
+    let meets = |value: &Value| filter.is_none_or(|filter| matches_value(filter, value));
+    match (kind, path.sub_attribute) {
+        (Kind::Remove, None) => {
+            let named = match normalise(path.attribute, value, &at)? {
+                Some(Value::Array(named)) => Some(named),
+                _ => None,
+            };
+            let goes = |value: &Value| {
+                meets(value)
+                    && named.as_ref().is_none_or(|named| named.iter().any(|n| same(n, value)))
+            };
+            Ok(values.into_iter().filter(|value| !goes(value)).collect())
+        }
+        (_, Some(part)) => {
+            let (mut values, mut changed) = (values, Vec::new());
+            for (index, element) in values.iter_mut().enumerate() {
+                if let Value::Object(whole) = element
+                    && matches_in(filter, whole)
+                {
+                    set_part(whole, kind, part, value.clone(), &at)?;
+                    changed.push(index);
+                }
+            }
+            if changed.is_empty() && kind != Kind::Remove {
+                let mut whole = described(filter, &at)?;
+                set_part(&mut whole, kind, part, value, &at)?;
+                changed.push(values.len());
+                values.push(Value::Object(whole));
+            }
+            let mut values = one_primary(values, &changed, &at)?;
+            values.retain(|value| value.as_object().is_none_or(|whole| !whole.is_empty()));
+            Ok(values)
+        }
+        (Kind::Add | Kind::Replace, None) => {
+            let new = match normalise(path.attribute, value, &at)? {
+                Some(Value::Array(new)) => new,
+                _ => Vec::new(),
+            };
+            match filter {
+                None if kind == Kind::Replace => Ok(new),
+                None => {
+                    let (mut values, mut changed) = (values, Vec::new());
+                    for value in new {
+                        if !values.contains(&value) {
+                            changed.push(values.len());
+                            values.push(value);
+                        }
+                    }
+                    one_primary(values, &changed, &at)
+                }
+                Some(filter) => set_matching(values, kind, filter, new, &at),
+            }
+        }
+    }
+}
+
+/// `emails[type eq "work"]` set as a whole.
+fn set_matching(
+    values: Vec<Value>,
+    kind: Kind,
+    filter: &Filter,
+    new: Vec<Value>,
+    at: &str,
+) -> Result<Vec<Value>, Error> {
+    let Some(new) = new.into_iter().next() else {
+        return Ok(values.into_iter().filter(|value| !matches_value(filter, value)).collect());
+    };
+    let (mut values, mut changed) = (values, Vec::new());
+    for (index, element) in values.iter_mut().enumerate() {
+        if matches_value(filter, element) {
+            match (kind, element, &new) {
+                (Kind::Add, Value::Object(whole), Value::Object(parts)) => {
+                    whole.extend(parts.clone())
+                }
+                (_, element, new) => *element = new.clone(),
+            }
+            changed.push(index);
+        }
+    }
+    if changed.is_empty() {
+        let mut whole = described(Some(filter), at)?;
+        if let Value::Object(parts) = new {
+            whole.extend(parts);
+        }
+        changed.push(values.len());
+        values.push(Value::Object(whole));
+    }
+    one_primary(values, &changed, at)
+}
+
+fn matches_in(filter: Option<&Filter>, whole: &Object) -> bool {
+    filter.is_none_or(|filter| crate::filter::matches(filter, whole))
+}
+
+/// The value that a filter describes where none meets it: `emails[type eq "work"]` is a work
+/// address (Entra ID sets one so that is not there). A filter that describes none is `noTarget`.
+fn described(filter: Option<&Filter>, at: &str) -> Result<Object, Error> {
+    fn collect(filter: &Filter, whole: &mut Object) -> bool {
+        match filter {
+            Filter::And(filters) => filters.iter().all(|filter| collect(filter, whole)),
+            Filter::Compare { path, operator: Operator::Equal, operand } => {
+                let value: Value = match operand {
+                    Operand::String(text) => text.as_str().into(),
+                    Operand::Boolean(value) => (*value).into(),
+                    _ => return false,
+                };
+                let absent = whole.insert(path.attribute.name.to_owned(), value).is_none();
+                absent && path.attribute.kind != crate::schema::Type::Complex
+            }
+            _ => false,
+        }
+    }
+    let mut whole = Object::new();
+    match filter {
+        Some(filter) if !collect(filter, &mut whole) => Err(Error::of(
+            ScimType::NoTarget,
+            format!("no value of {at} meets the filter in the path"),
+        )),
+        _ => Ok(whole),
+    }
+}
+
+/// A value that is made primary takes it from the others (§3.5.2).
+fn one_primary(mut values: Vec<Value>, changed: &[usize], at: &str) -> Result<Vec<Value>, Error> {
+    let is_primary = |value: &Value| value["primary"] == Value::Bool(true);
+    let mut made = changed.iter().filter(|index| values.get(**index).is_some_and(is_primary));
+    let Some(&primary) = made.next() else { return Ok(values) };
+    if made.next().is_some() {
+        return Err(Error::of(
+            ScimType::InvalidValue,
+            format!("several values of {at} would be primary; make at most one"),
+        ));
+    }
+    for (index, value) in values.iter_mut().enumerate() {
+        if index != primary && is_primary(value) {
+            value["primary"] = Value::Bool(false);
+        }
+    }
+    Ok(values)
+}
+
+/// Whether a value that a `remove` names is this one: by its `value` where it has one.
+fn same(named: &Value, value: &Value) -> bool {
+    match (named, value) {
+        (Value::String(a), Value::String(b)) => crate::caseless::eq(a, b),
+        _ => match named.get("value") {
+            Some(named) => value.get("value").is_some_and(|value| same(named, value)),
+            None => named == value,
+        },
+    }
+}
+
+fn name_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Add => "add",
+        Kind::Replace => "replace",
+        Kind::Remove => "remove",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::schema::{GROUP_TYPE, USER_TYPE};
+
+const MUSTER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
+const ENTERPRISE: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
+
+fn ann() -> Value {
+    json!({
+        "userName": "ann", "active": true, "title": "Engineer",
+        "name": {"givenName": "Ann", "familyName": "Bell"},
+        "emails": [
+            {"value": "ann@x.example", "type": "work", "primary": true},
+            {"value": "ann@y.example", "type": "home"},
+        ],
+        MUSTER: {"approvers": ["bo@x.example"], "contentRegion": "GB"},
+    })
+}
+
+fn patched(operations: Value) -> Result<Value, Error> {
+    let mut document = ann().as_object().unwrap().clone();
+    let operations = parse(json!({"schemas": [SCHEMA], "Operations": operations}))?;
+    apply(&mut document, operations, &USER_TYPE)?;
+    Ok(Value::Object(document))
+}
+
+fn refused(operations: Value) -> ScimType {
+    patched(operations).unwrap_err().scim_type.unwrap()
+}
+
+/// Applies one operation and tells what the document has at a pointer.
+fn at(pointer: &str, operation: Value) -> Value {
+    patched(json!([operation])).unwrap().pointer(pointer).cloned().unwrap_or(Value::Null)
+}
+
+#[test]
+fn deactivation_comes_with_and_without_a_path_and_as_a_string() {
+    for operation in [
+        json!({"op": "replace", "value": {"active": false}}),
+        json!({"op": "Replace", "path": "active", "value": false}),
+        json!({"op": "REPLACE", "path": "active", "value": "False"}),
+        json!({"op": "add", "path": "ACTIVE", "value": "false"}),
+    ] {
+        assert_eq!(at("/active", operation), json!(false));
+    }
+}
+
+#[test]
+fn a_value_without_a_path_may_have_dotted_and_urn_keys() {
+    let manager = format!("{ENTERPRISE}:manager");
+    let user = patched(json!([{"op": "Add", "value": {
+        "name.familyName": "Cole", (&manager): {"value": "42"}, "displayName": "Ann C",
+        MUSTER: {"customField1": "x"}, "id": "ignored", "shoeSize": 44, "groups": [],
+    }}]))
+    .unwrap();
+    assert_eq!(user["name"], json!({"givenName": "Ann", "familyName": "Cole"}));
+    assert_eq!(user[ENTERPRISE]["manager"], json!({"value": "42"}));
+    assert_eq!(user[MUSTER]["customField1"], "x");
+    assert_eq!(user[MUSTER]["contentRegion"], "GB");
+    assert_eq!(user["displayName"], "Ann C");
+    assert!(user.get("shoeSize").is_none() && user.get("id").is_none());
+}
+
+#[test]
+fn a_part_of_a_complex_attribute_is_set_and_the_others_stay() {
+    let operation = json!({"op": "replace", "path": "name.givenName", "value": "Anne"});
+    assert_eq!(at("/name", operation), json!({"givenName": "Anne", "familyName": "Bell"}));
+    let operation = json!({"op": "replace", "path": "name", "value": {"givenName": "Anne"}});
+    assert_eq!(at("/name", operation), json!({"givenName": "Anne", "familyName": "Bell"}));
+    let operation = json!({"op": "remove", "path": "name.givenName"});
+    assert_eq!(at("/name", operation), json!({"familyName": "Bell"}));
+}
+
+#[test]
+fn an_address_is_set_by_its_type_and_added_where_there_is_none() {
+    let operation =
+        json!({"op": "Replace", "path": "emails[type eq \"work\"].value", "value": "a@z.example"});
+    assert_eq!(at("/emails/0/value", operation), "a@z.example");
+    let operation =
+        json!({"op": "Add", "path": "emails[type eq \"other\"].value", "value": "a@z.example"});
+    assert_eq!(at("/emails/2", operation), json!({"type": "other", "value": "a@z.example"}));
+    let operation = json!({"op": "replace", "path": "emails[type co \"x\"].value", "value": "v"});
+    assert_eq!(refused(json!([operation])), ScimType::NoTarget);
+}
+
+#[test]
+fn add_appends_without_duplicates_and_replace_replaces_all() {
+    let work = json!({"value": "ann@y.example", "type": "home"});
+    let operation = json!({"op": "add", "path": "emails", "value": [work]});
+    assert_eq!(at("/emails", operation), ann()["emails"]);
+    let operation = json!({"op": "replace", "path": "emails", "value": [work]});
+    assert_eq!(at("/emails", operation), json!([work]));
+    let path = format!("{MUSTER}:approvers");
+    let operation = json!({"op": "add", "path": path, "value": ["cy@x.example"]});
+    assert_eq!(
+        patched(json!([operation])).unwrap()[MUSTER]["approvers"],
+        json!(["bo@x.example", "cy@x.example"])
+    );
+}
+
+#[test]
+fn a_value_made_primary_takes_it_from_the_other() {
+    let user = patched(json!([
+        {"op": "replace", "path": "emails[type eq \"home\"].primary", "value": true}
+    ]))
+    .unwrap();
+    assert_eq!(user["emails"][0]["primary"], false);
+    assert_eq!(user["emails"][1]["primary"], true);
+}
+
+#[test]
+fn remove_unassigns_an_attribute_values_or_a_whole_extension() {
+    assert_eq!(at("/title", json!({"op": "remove", "path": "title"})), Value::Null);
+    assert_eq!(at("/active", json!({"op": "remove", "path": "active"})), Value::Null);
+    let operation = json!({"op": "remove", "path": "emails[type eq \"home\"]"});
+    assert_eq!(at("/emails", operation), json!([ann()["emails"][0]]));
+    let operation =
+        json!({"op": "remove", "path": "emails", "value": [{"value": "ANN@y.example"}]});
+    assert_eq!(at("/emails", operation), json!([ann()["emails"][0]]));
+    let user = patched(json!([{"op": "remove", "path": MUSTER}])).unwrap();
+    assert!(user.get(MUSTER).is_none());
+    let path = format!("{MUSTER}:approvers[value eq \"bo@x.example\"]");
+    let user = patched(json!([{"op": "remove", "path": path}])).unwrap();
+    assert_eq!(user[MUSTER], json!({"contentRegion": "GB"}));
+    assert_eq!(
+        at("/emails", json!({"op": "remove", "path": "emails[type eq \"fax\"]"})),
+        ann()["emails"]
+    );
+}
+
+#[test]
+fn null_and_the_empty_array_unassign() {
+    assert_eq!(at("/title", json!({"op": "replace", "path": "title", "value": null})), Value::Null);
+    assert_eq!(at("/emails", json!({"op": "replace", "value": {"emails": []}})), Value::Null);
+    let user = patched(json!([{"op": "replace", "value": {MUSTER: {"approvers": null}}}])).unwrap();
+    assert_eq!(user[MUSTER], json!({"contentRegion": "GB"}));
+}
+
+#[test]
+fn what_is_read_only_is_refused_by_path_and_ignored_in_a_value() {
+    for path in
+        ["id", "meta.version", "groups", "schemas", &format!("{ENTERPRISE}:manager.displayName")]
+    {
+        let operation = json!({"op": "replace", "path": path, "value": "x"});
+        assert_eq!(refused(json!([operation])), ScimType::Mutability, "{path}");
+    }
+    let value = json!({"id": "x", "meta": {}, "groups": [], "schemas": []});
+    assert_eq!(patched(json!([{"op": "replace", "value": value}])).unwrap(), ann());
+}
+
+#[test]
+fn a_password_is_accepted_and_dropped_in_any_form() {
+    for operation in [
+        json!({"op": "replace", "path": "password", "value": "secret"}),
+        json!({"op": "replace", "value": {"password": {"x": 1}}}),
+    ] {
+        assert_eq!(patched(json!([operation])).unwrap(), ann());
+    }
+}
+
+#[test]
+fn what_is_wrong_is_refused_with_its_keyword_and_nothing_is_done() {
+    for (operations, keyword) in [
+        (json!([]), ScimType::InvalidSyntax),
+        (json!({}), ScimType::InvalidSyntax),
+        (json!([1]), ScimType::InvalidSyntax),
+        (json!([{"op": "move", "path": "title"}]), ScimType::InvalidSyntax),
+        (json!([{"path": "title", "value": "x"}]), ScimType::InvalidSyntax),
+        (json!([{"op": "add", "path": "title"}]), ScimType::InvalidValue),
+        (json!([{"op": "add", "path": "shoeSize", "value": 1}]), ScimType::InvalidPath),
+        (json!([{"op": "add", "path": "emails[", "value": 1}]), ScimType::InvalidPath),
+        (json!([{"op": "remove"}]), ScimType::NoTarget),
+        (json!([{"op": "remove", "path": "userName"}]), ScimType::Mutability),
+        (json!([{"op": "replace", "value": "x"}]), ScimType::InvalidValue),
+        (json!([{"op": "replace", "path": "active", "value": "maybe"}]), ScimType::InvalidValue),
+    ] {
+        assert_eq!(refused(operations.clone()), keyword, "{operations}");
+    }
+    let mut document = ann().as_object().unwrap().clone();
+    let operations = parse(json!({"schemas": [SCHEMA], "Operations": [
+        {"op": "replace", "path": "title", "value": "Boss"},
+        {"op": "replace", "path": "shoeSize", "value": 44},
+    ]}))
+    .unwrap();
+    assert!(apply(&mut document, operations, &USER_TYPE).is_err());
+    assert_eq!(Value::Object(document), ann());
+}
+
+#[test]
+fn a_thousand_operations_are_the_most() {
+    let operations = vec![json!({"op": "remove", "path": "title"}); MOST_OPERATIONS + 1];
+    assert_eq!(patched(json!(operations)).unwrap_err().status, 413);
+}
+
+proptest! {
+    #[test]
+    fn no_operation_makes_it_panic_and_an_error_leaves_the_document(
+        kind in prop::sample::select(vec!["add", "replace", "remove"]),
+        path in prop::sample::select(vec![
+            "", "title", "name", "name.givenName", "emails", "emails.value", "emails[type eq \"work\"]",
+            "emails[primary eq true].value", "emails[not (type pr)].display", "active", MUSTER,
+            "addresses[type eq \"work\"].formatted", "members", "urn:x", "emails[", ENTERPRISE,
+        ]),
+        value in prop::sample::select(vec![
+            json!(null), json!(1), json!("x"), json!([]), json!({}), json!(["a"]), json!(true),
+            json!([{"value": "v", "primary": true}]), json!({"value": "v"}), json!({"title": "t"}),
+            json!([[[]]]), json!({"emails": {"value": 1}}),
+        ]),
+    ) {
+        for resource_type in [&USER_TYPE, &GROUP_TYPE] {
+            let before = ann().as_object().unwrap().clone();
+            let mut document = before.clone();
+            let body = json!({"Operations": [{"op": kind, "path": path, "value": value}]});
+            if parse(body).and_then(|ops| apply(&mut document, ops, resource_type)).is_err() {
+                prop_assert_eq!(document, before);
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What can be wrong with a call.
+
+use std::collections::HashMap;
+
+use muster_runtime::grpc::database_status;
+use muster_runtime::id::InvalidId;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// Why the service refuses a call.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is nothing with that id.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// A field's value is not acceptable.
+    #[error("{field} {description}")]
+    Invalid {
+        /// The field, as the contract names it.
+        field: &'static str,
+        /// What came and what was expected: "was …; expected …".
+        description: String,
+    },
+    /// A value is taken by another.
+    #[error("{attribute} {value:?} is already in use")]
+    Taken {
+        /// The field, as the contract names it.
+        attribute: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// The `user_name` belongs to an inactive user who is somebody else by `external_id`.
+    #[error(
+        "user_name {user_name:?} belongs to an inactive user with another external_id: a namesake, not a rehire; an admin can release the old user's name and e-mail"
+    )]
+    Namesake {
+        /// The name.
+        user_name: String,
+    },
+    /// The revision given is no longer the resource's.
+    #[error("the revision is {current}, not the one given: read it again")]
+    RevisionMismatch {
+        /// What it is now.
+        current: i64,
+    },
+    /// A secret that is unknown, revoked or expired, or of a suspended organisation.
+    #[error("the key is unknown, revoked or expired, or its organisation is suspended")]
+    Unauthenticated,
+    /// The database failed.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+}
+
+impl Error {
+    /// The violated unique constraint, where that is what a database error says.
+    pub(crate) fn constraint(error: &sqlx::Error) -> Option<&str> {
+        let error = error.as_database_error()?;
+        error.is_unique_violation().then(|| error.constraint()).flatten()
+    }
+}
+
+impl From<InvalidId> for Error {
+    fn from(_: InvalidId) -> Self {
+        Self::Invalid { field: "id", description: "is not a UUID".into() }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        let info = |reason: &str, metadata: &[(&str, &str)]| {
+            let metadata: HashMap<_, _> =
+                metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            ErrorDetails::with_error_info(reason, "muster", metadata)
+        };
+        match error {
+            Error::NotFound(_) => Status::not_found(message),
+            Error::Invalid { field, description } => Status::with_error_details(
+                Code::InvalidArgument,
+                message,
+                ErrorDetails::with_bad_request_violation(field, description),
+            ),
+            Error::Taken { attribute, value } => Status::with_error_details(
+                Code::AlreadyExists,
+                message,
+                info("UNIQUENESS", &[("attribute", attribute), ("value", &value)]),
+            ),
+            Error::Namesake { user_name } => Status::with_error_details(
+                Code::AlreadyExists,
+                message,
+                info("NAMESAKE", &[("attribute", "user_name"), ("value", &user_name)]),
+            ),
+            Error::RevisionMismatch { .. } => Status::with_error_details(
+                Code::Aborted,
+                message,
+                info("REVISION_MISMATCH", &[]),
+            ),
+            Error::Unauthenticated => Status::unauthenticated(message),
+            Error::Database(error) => database_status(&error),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `ApiKeyService`.
+
+use muster_proto::identity::v1::api_key_service_server::ApiKeyService;
+use muster_proto::identity::v1::{
+    ApiKey, AuthenticateApiKeyRequest, AuthenticateApiKeyResponse, CreateApiKeyRequest,
+    CreateApiKeyResponse, ListApiKeysRequest, ListApiKeysResponse, RevokeApiKeyRequest,
+};
+use muster_runtime::clock;
+use time::OffsetDateTime;
+use tonic::{Request, Response, Status};
+
+use super::{actor, organisation_id, required};
+use crate::store::api_key as store;
+use crate::{Error, Identity, organisation, secret};
+
+#[tonic::async_trait]
+impl ApiKeyService for Identity {
+    async fn create_api_key(
+        &self,
+        request: Request<CreateApiKeyRequest>,
+    ) -> Result<Response<CreateApiKeyResponse>, Status> {
+        let request = request.into_inner();
+        let key = required("api_key", request.api_key)?;
+        let id = organisation_id(&key.organisation_id)?;
+        let secret = secret::generate(secret::Kind::ApiKey, id);
+        let key = store::NewApiKey {
+            hash: secret::hash(&secret),
+            prefix: secret::shown(&secret).to_owned(),
+            label: organisation::name("label", &key.label)?,
+            expires_at: key.expire_time.map(time_of).transpose()?,
+            creator: actor(request.actor)?,
+        };
+        let key = self
+            .database
+            .write(id, move |c| Box::pin(store::create(c, id, key, clock::now())))
+            .await?;
+        Ok(Response::new(CreateApiKeyResponse { api_key: Some(key), secret }))
+    }
+
+    async fn list_api_keys(
+        &self,
+        request: Request<ListApiKeysRequest>,
+    ) -> Result<Response<ListApiKeysResponse>, Status> {
+        let id = organisation_id(&request.into_inner().organisation_id)?;
+        let api_keys = self.database.read(id, move |c| Box::pin(store::list(c, id))).await?;
+        Ok(Response::new(ListApiKeysResponse { api_keys }))
+    }
+
+    async fn revoke_api_key(
+        &self,
+        request: Request<RevokeApiKeyRequest>,
+    ) -> Result<Response<ApiKey>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let id = request.id.parse().map_err(|_| Error::NotFound("API key"))?;
+        let key = self
+            .database
+            .write(organisation, move |c| {
+                Box::pin(store::revoke(c, organisation, id, clock::now()))
+            })
+            .await?;
+        Ok(Response::new(key))
+    }
+
+    async fn authenticate_api_key(
+        &self,
+        request: Request<AuthenticateApiKeyRequest>,
+    ) -> Result<Response<AuthenticateApiKeyResponse>, Status> {
+        let secret = request.into_inner().secret;
+        let (id, hash) =
+            secret::parse(secret::Kind::ApiKey, &secret).ok_or(Error::Unauthenticated)?;
+        let now = clock::now();
+        let (key, organisation, stale) = self
+            .database
+            .read(id, move |c| Box::pin(store::authenticate(c, id, hash, now)))
+            .await?;
+        if stale {
+            self.database
+                .write(id, move |c| Box::pin(store::used(c, id, hash, now)))
+                .await
+                .map_err(Error::from)?;
+        }
+        Ok(Response::new(AuthenticateApiKeyResponse {
+            api_key: Some(key),
+            organisation: Some(organisation),
+        }))
+    }
+}
+
+fn time_of(timestamp: prost_types::Timestamp) -> Result<OffsetDateTime, Error> {
+    OffsetDateTime::from_unix_timestamp(timestamp.seconds).map_err(|_| Error::Invalid {
+        field: "expire_time",
+        description: "is out of range".into(),
+    })
+}

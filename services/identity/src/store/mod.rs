@@ -1,0 +1,6 @@
+//! All SQL of the service.
+
+pub(crate) mod admin;
+pub(crate) mod api_key;
+pub(crate) mod organisation;
+pub(crate) mod user;

@@ -1,0 +1,462 @@
+//! Users, and the changes that tell of them.
+
+use muster_proto::identity::v1::{Origin, User, UserChange};
+use muster_runtime::feed::{self, Actor, Change, Kind, NewChange, timestamp};
+use muster_runtime::id::{OrganisationId, Revision, UserId};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+
+use crate::Error;
+use crate::user::{Prepared, Write, fill_computed, is_rehire, prepare};
+
+mod list;
+
+pub(crate) use list::{Listing, list};
+
+/// A stored user.
+#[derive(Debug, Clone)]
+struct Row {
+    user_id: UserId,
+    revision: Revision,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+    origin: i16,
+    document: Json<User>,
+    default_locale: String,
+}
+
+impl Row {
+    fn into_user(self, organisation: OrganisationId) -> User {
+        let mut user = User {
+            id: self.user_id.to_string(),
+            organisation_id: organisation.to_string(),
+            revision: self.revision.0,
+            create_time: Some(timestamp(self.created_at)),
+            update_time: Some(timestamp(self.updated_at)),
+            origin: self.origin.into(),
+            ..self.document.0
+        };
+        fill_computed(&mut user, &self.default_locale);
+        user
+    }
+
+    /// What a change keeps of the user.
+    fn snapshot(&self) -> serde_json::Value {
+        let snapshot = Snapshot {
+            revision: self.revision.0,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            origin: self.origin,
+            default_locale: self.default_locale.clone(),
+            user: self.document.0.clone(),
+        };
+        serde_json::to_value(snapshot).expect("a user has string keys only")
+    }
+}
+
+/// A user as a change keeps them.
+#[derive(Debug, Serialize, Deserialize)]
+struct Snapshot {
+    revision: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    updated_at: OffsetDateTime,
+    origin: i16,
+    default_locale: String,
+    user: User,
+}
+
+/// The change as readers of the feed get it; a payload that was erased is left out.
+pub(crate) fn change_message(change: &Change) -> UserChange {
+    let user_id = UserId::from(change.subject_id);
+    let restore = |payload: &Option<serde_json::Value>| {
+        let snapshot: Snapshot = serde_json::from_value(payload.clone()?).ok()?;
+        let row = Row {
+            user_id,
+            revision: Revision(snapshot.revision),
+            created_at: snapshot.created_at,
+            updated_at: snapshot.updated_at,
+            origin: snapshot.origin,
+            document: Json(snapshot.user),
+            default_locale: snapshot.default_locale,
+        };
+        Some(row.into_user(change.organisation_id))
+    };
+    UserChange {
+        metadata: Some(change.metadata()),
+        kind: change.kind.to_proto().into(),
+        user_id: user_id.to_string(),
+        revision: change.revision.0,
+        before: restore(&change.before),
+        after: restore(&change.after),
+    }
+}
+
+/// What a creation needs beside the user.
+pub(crate) struct Create {
+    pub organisation: OrganisationId,
+    pub user: User,
+    pub actor: Actor,
+    pub origin: Origin,
+    pub now: OffsetDateTime,
+}
+
+/// Creates a user, or revives an inactive one of the same name.
+pub(crate) async fn create(connection: &mut PgConnection, create: Create) -> Result<User, Error> {
+    let Create { organisation, user, actor, origin, now } = create;
+    let default_locale = super::organisation::get(connection, organisation).await?.default_locale;
+    let prepared = prepare(user, &Write::Create, &default_locale)?;
+    let id = UserId::new();
+    let row = Row {
+        user_id: id,
+        revision: Revision::FIRST,
+        created_at: now,
+        updated_at: now,
+        origin: origin_column(origin),
+        document: Json(prepared.document.clone()),
+        default_locale,
+    };
+    if !insert(connection, organisation, &row, &prepared).await? {
+        return revive(connection, organisation, prepared, &actor, now).await;
+    }
+    let change = NewChange {
+        kind: Kind::Created,
+        subject: id.uuid(),
+        revision: row.revision,
+        before: None,
+        after: Some(row.snapshot()),
+        total: 1,
+        active: prepared.active.into(),
+    };
+    feed::append(connection, organisation, &actor, now, &[change]).await?;
+    Ok(row.into_user(organisation))
+}
+
+/// Whether the user was inserted: not where the name or the primary address is taken.
+async fn insert(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    row: &Row,
+    prepared: &Prepared,
+) -> Result<bool, Error> {
+    let inserted = sqlx::query_scalar!(
+        "WITH created AS (
+             INSERT INTO identity.users
+                    (organisation_id, user_id, revision, created_at, updated_at, origin, active,
+                     user_name_key, primary_email_key, external_id, display_name_key, document)
+             VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10, $11)
+             ON CONFLICT DO NOTHING
+             RETURNING user_id
+         ), emails AS (
+             INSERT INTO identity.user_email (organisation_id, email_key, user_id)
+             SELECT $1, email_key, user_id FROM created, unnest($12::text[]) AS email_key
+         )
+         SELECT true FROM created",
+        organisation as OrganisationId,
+        row.user_id as UserId,
+        row.revision as Revision,
+        row.created_at,
+        row.origin,
+        prepared.active,
+        prepared.user_name_key,
+        prepared.primary_email_key,
+        prepared.document.external_id,
+        prepared.display_name_key,
+        &row.document as &Json<User>,
+        &prepared.email_keys,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(inserted.is_some())
+}
+
+/// A creation whose name or address is taken: a rehire, a namesake or a clash.
+async fn revive(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    prepared: Prepared,
+    actor: &Actor,
+    now: OffsetDateTime,
+) -> Result<User, Error> {
+    let user_name = prepared.document.user_name.clone().unwrap_or_default();
+    let id = sqlx::query_scalar!(
+        r#"SELECT user_id AS "user_id: UserId" FROM identity.users
+            WHERE organisation_id = $1 AND user_name_key = $2"#,
+        organisation as OrganisationId,
+        prepared.user_name_key,
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(id) = id else {
+        let email = crate::user::primary_email(&prepared.document.emails).unwrap_or_default();
+        return Err(Error::Taken { attribute: "emails.value", value: email.to_owned() });
+    };
+    let old = lock(connection, organisation, id).await?;
+    if old.document.active == Some(true) {
+        return Err(Error::Taken { attribute: "user_name", value: user_name });
+    }
+    if !is_rehire(&old.document, &prepared.document) {
+        return Err(Error::Namesake { user_name });
+    }
+    replace(connection, organisation, old, prepared, actor, now).await
+}
+
+/// What an update needs beside the user.
+pub(crate) struct Update {
+    pub organisation: OrganisationId,
+    pub id: UserId,
+    pub user: User,
+    pub expected: Option<Revision>,
+    pub assign_defaults: bool,
+    pub actor: Actor,
+    pub now: OffsetDateTime,
+}
+
+/// Replaces a user; one who stays the same is not written.
+pub(crate) async fn update(connection: &mut PgConnection, update: Update) -> Result<User, Error> {
+    let Update { organisation, id, user, expected, assign_defaults, actor, now } = update;
+    let old = lock(connection, organisation, id).await?;
+    expect(&old, expected)?;
+    let write = if assign_defaults {
+        Write::Replace { active: old.document.active }
+    } else {
+        Write::Exact
+    };
+    let prepared = prepare(user, &write, &old.default_locale)?;
+    replace(connection, organisation, old, prepared, &actor, now).await
+}
+
+async fn replace(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    old: Row,
+    prepared: Prepared,
+    actor: &Actor,
+    now: OffsetDateTime,
+) -> Result<User, Error> {
+    // The first SCIM write adopts a user whom the console or a CSV file made.
+    let origin = match actor {
+        Actor::ApiKey(_) => origin_column(Origin::Scim),
+        _ => old.origin,
+    };
+    if old.document.0 == prepared.document && old.origin == origin {
+        return Ok(old.into_user(organisation));
+    }
+    let row = Row {
+        revision: old.revision.next(),
+        updated_at: now.max(old.updated_at),
+        origin,
+        document: Json(prepared.document.clone()),
+        ..old.clone()
+    };
+    let updated = sqlx::query!(
+        "WITH updated AS (
+             UPDATE identity.users
+                SET revision = $3, updated_at = $4, origin = $5, active = $6, user_name_key = $7,
+                    primary_email_key = $8, external_id = $9, display_name_key = $10, document = $11
+              WHERE organisation_id = $1 AND user_id = $2
+         ), gone AS (
+             DELETE FROM identity.user_email
+              WHERE organisation_id = $1 AND user_id = $2 AND email_key <> ALL ($12::text[])
+         )
+         INSERT INTO identity.user_email (organisation_id, email_key, user_id)
+         SELECT $1, email_key, $2 FROM unnest($12::text[]) AS email_key
+         ON CONFLICT DO NOTHING",
+        organisation as OrganisationId,
+        row.user_id as UserId,
+        row.revision as Revision,
+        row.updated_at,
+        row.origin,
+        prepared.active,
+        prepared.user_name_key,
+        prepared.primary_email_key,
+        prepared.document.external_id,
+        prepared.display_name_key,
+        &row.document as &Json<User>,
+        &prepared.email_keys,
+    )
+    .execute(&mut *connection)
+    .await;
+    if let Err(error) = updated {
+        return Err(match Error::constraint(&error) {
+            Some("users_user_name") => Error::Taken {
+                attribute: "user_name",
+                value: prepared.document.user_name.unwrap_or_default(),
+            },
+            Some("users_primary_email") => Error::Taken {
+                attribute: "emails.value",
+                value: crate::user::primary_email(&prepared.document.emails)
+                    .unwrap_or_default()
+                    .to_owned(),
+            },
+            _ => error.into(),
+        });
+    }
+    let was_active = old.document.active == Some(true);
+    let change = NewChange {
+        kind: Kind::Updated,
+        subject: row.user_id.uuid(),
+        revision: row.revision,
+        before: Some(old.snapshot()),
+        after: Some(row.snapshot()),
+        total: 0,
+        active: i64::from(prepared.active) - i64::from(was_active),
+    };
+    feed::append(connection, organisation, actor, now, &[change]).await?;
+    Ok(row.into_user(organisation))
+}
+
+/// Deletes a user and returns the revision of the deletion.
+pub(crate) async fn delete(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    id: UserId,
+    expected: Option<Revision>,
+    actor: &Actor,
+    now: OffsetDateTime,
+) -> Result<Revision, Error> {
+    let old = lock(connection, organisation, id).await?;
+    expect(&old, expected)?;
+    sqlx::query!(
+        "DELETE FROM identity.users WHERE organisation_id = $1 AND user_id = $2",
+        organisation as OrganisationId,
+        id as UserId,
+    )
+    .execute(&mut *connection)
+    .await?;
+    let revision = old.revision.next();
+    let change = NewChange {
+        kind: Kind::Deleted,
+        subject: id.uuid(),
+        revision,
+        before: Some(old.snapshot()),
+        after: None,
+        total: -1,
+        active: -i64::from(old.document.active == Some(true)),
+    };
+    feed::append(connection, organisation, actor, now, &[change]).await?;
+    Ok(revision)
+}
+
+pub(crate) async fn get(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    id: UserId,
+) -> Result<User, Error> {
+    Ok(batch_get(connection, organisation, vec![id])
+        .await?
+        .pop()
+        .ok_or(Error::NotFound("user"))?)
+}
+
+/// Those that exist, by id.
+pub(crate) async fn batch_get(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    ids: Vec<UserId>,
+) -> Result<Vec<User>, Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT u.user_id AS "user_id: UserId", u.revision AS "revision: Revision",
+                  u.created_at, u.updated_at, u.origin, u.document AS "document: Json<User>",
+                  o.default_locale
+             FROM identity.users AS u
+             JOIN identity.organisation AS o ON o.organisation_id = u.organisation_id
+            WHERE u.organisation_id = $1 AND u.user_id = ANY ($2)
+            ORDER BY u.user_id"#,
+        organisation as OrganisationId,
+        ids as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.into_user(organisation)).collect())
+}
+
+/// The ids and revisions of those that exist, by id.
+pub(crate) async fn batch_get_revisions(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    ids: Vec<UserId>,
+) -> Result<Vec<User>, Error> {
+    let rows = sqlx::query!(
+        r#"SELECT user_id AS "user_id: UserId", revision FROM identity.users
+            WHERE organisation_id = $1 AND user_id = ANY ($2) ORDER BY user_id"#,
+        organisation as OrganisationId,
+        ids as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| User {
+            id: row.user_id.to_string(),
+            organisation_id: organisation.to_string(),
+            revision: row.revision,
+            ..User::default()
+        })
+        .collect())
+}
+
+/// The changes of one user before `before`, the newest first.
+pub(crate) async fn changes(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    id: UserId,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<Change>, Error> {
+    Ok(sqlx::query_as!(
+        Change,
+        r#"SELECT organisation_id AS "organisation_id: OrganisationId", sequence, change_id,
+                  written_at, kind AS "kind: Kind", subject_id, revision AS "revision: Revision",
+                  before, after, actor, traceparent
+             FROM identity.change
+            WHERE organisation_id = $1 AND subject_id = $2 AND sequence < $3
+            ORDER BY sequence DESC LIMIT $4"#,
+        organisation as OrganisationId,
+        id as UserId,
+        before,
+        limit,
+    )
+    .fetch_all(connection)
+    .await?)
+}
+
+async fn lock(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    id: UserId,
+) -> Result<Row, Error> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT u.user_id AS "user_id: UserId", u.revision AS "revision: Revision",
+                  u.created_at, u.updated_at, u.origin, u.document AS "document: Json<User>",
+                  o.default_locale
+             FROM identity.users AS u
+             JOIN identity.organisation AS o ON o.organisation_id = u.organisation_id
+            WHERE u.organisation_id = $1 AND u.user_id = $2
+              FOR UPDATE OF u"#,
+        organisation as OrganisationId,
+        id as UserId,
+    )
+    .fetch_optional(connection)
+    .await?
+    .ok_or(Error::NotFound("user"))
+}
+
+fn expect(row: &Row, expected: Option<Revision>) -> Result<(), Error> {
+    match expected {
+        Some(expected) if expected != row.revision => {
+            Err(Error::RevisionMismatch { current: row.revision.0 })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn origin_column(origin: Origin) -> i16 {
+    // The contract's numbers are the column's.
+    i16::try_from(origin as i32).unwrap_or_default()
+}

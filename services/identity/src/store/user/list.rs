@@ -1,0 +1,192 @@
+//! Lists of users, filtered. The only SQL of the service that is put together at run time.
+
+use muster_proto::filter::v1::comparison::Operand;
+use muster_proto::filter::v1::filter::Kind;
+use muster_proto::filter::v1::{Comparison, Filter, Operator};
+use muster_proto::identity::v1::User;
+use muster_runtime::feed::{self, Head};
+use muster_runtime::id::{OrganisationId, Revision, UserId};
+use muster_scim::caseless;
+use sqlx::types::Json;
+use sqlx::{PgConnection, Postgres, QueryBuilder, Row as _};
+
+use super::Row;
+use crate::Error;
+
+/// Which users to list.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Listing {
+    pub filter: Option<Filter>,
+    pub after: Option<UserId>,
+    pub skip: i64,
+    /// 0 for the total only.
+    pub limit: i64,
+}
+
+/// A page of users.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub users: Vec<User>,
+    /// Whether there are more.
+    pub more: bool,
+    pub total: i64,
+    /// The feed's newest change before the page was read.
+    pub head: Head,
+}
+
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    listing: Listing,
+) -> Result<Page, Error> {
+    let head = feed::head(connection, organisation).await?;
+    let total = match &listing.filter {
+        None => head.total,
+        Some(filter) => {
+            let mut query = QueryBuilder::new("SELECT count(*) FROM identity.users AS u WHERE ");
+            condition(&mut query, organisation, Some(filter))?;
+            query.build_query_scalar().fetch_one(&mut *connection).await?
+        }
+    };
+    let mut page = Page { users: Vec::new(), more: false, total, head };
+    if listing.limit == 0 || total == 0 {
+        return Ok(page);
+    }
+    let mut query = QueryBuilder::new(
+        "SELECT u.user_id, u.revision, u.created_at, u.updated_at, u.origin, u.document,
+                o.default_locale
+           FROM identity.users AS u
+           JOIN identity.organisation AS o ON o.organisation_id = u.organisation_id
+          WHERE ",
+    );
+    condition(&mut query, organisation, listing.filter.as_ref())?;
+    if let Some(after) = listing.after {
+        query.push(" AND u.user_id > ").push_bind(after);
+    }
+    query.push(" ORDER BY u.user_id LIMIT ").push_bind(listing.limit + 1);
+    query.push(" OFFSET ").push_bind(listing.skip);
+    for row in query.build().fetch_all(connection).await? {
+        let row = Row {
+            user_id: row.try_get("user_id")?,
+            revision: row.try_get::<Revision, _>("revision")?,
+            created_at: row.try_get("created_at")?,
+            updated_at: row.try_get("updated_at")?,
+            origin: row.try_get("origin")?,
+            document: row.try_get::<Json<User>, _>("document")?,
+            default_locale: row.try_get("default_locale")?,
+        };
+        page.users.push(row.into_user(organisation));
+    }
+    let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
+    page.more = page.users.len() > limit;
+    page.users.truncate(limit);
+    Ok(page)
+}
+
+fn condition(
+    query: &mut QueryBuilder<Postgres>,
+    organisation: OrganisationId,
+    filter: Option<&Filter>,
+) -> Result<(), Error> {
+    query.push("u.organisation_id = ").push_bind(organisation);
+    if let Some(filter) = filter {
+        query.push(" AND ");
+        push(query, organisation, filter)?;
+    }
+    Ok(())
+}
+
+fn push(
+    query: &mut QueryBuilder<Postgres>,
+    organisation: OrganisationId,
+    filter: &Filter,
+) -> Result<(), Error> {
+    match &filter.kind {
+        Some(Kind::All(filters)) => join(query, organisation, &filters.filters, " AND "),
+        Some(Kind::Any(filters)) => join(query, organisation, &filters.filters, " OR "),
+        Some(Kind::Not(filter)) => {
+            query.push("NOT ");
+            push(query, organisation, filter)
+        }
+        Some(Kind::Comparison(comparison)) => compare(query, organisation, comparison),
+        Some(Kind::Ids(ids)) => {
+            // What is no id is nobody's.
+            let ids: Vec<UserId> = ids.ids.iter().filter_map(|id| id.parse().ok()).collect();
+            query.push("u.user_id = ANY (").push_bind(ids).push(")");
+            Ok(())
+        }
+        Some(Kind::Present(attribute)) => Err(unsupported(attribute)),
+        Some(Kind::Value(value)) => Err(unsupported(&value.attribute)),
+        None => Err(Error::Invalid { field: "filter", description: "is empty".into() }),
+    }
+}
+
+fn join(
+    query: &mut QueryBuilder<Postgres>,
+    organisation: OrganisationId,
+    filters: &[Filter],
+    separator: &str,
+) -> Result<(), Error> {
+    if filters.is_empty() {
+        return Err(Error::Invalid { field: "filter", description: "joins nothing".into() });
+    }
+    for (position, filter) in filters.iter().enumerate() {
+        query.push(if position == 0 { "(" } else { separator });
+        push(query, organisation, filter)?;
+    }
+    query.push(")");
+    Ok(())
+}
+
+/// Every condition is true or false, never null, so that `NOT` means what it says.
+fn compare(
+    query: &mut QueryBuilder<Postgres>,
+    organisation: OrganisationId,
+    comparison: &Comparison,
+) -> Result<(), Error> {
+    let (Operator::Equal, Some(Operand::Text(text))) =
+        (comparison.operator(), comparison.operand.as_ref())
+    else {
+        return Err(unsupported(&comparison.attribute));
+    };
+    let mut column = |name: &str, value: String| {
+        query.push("(").push(name).push(" IS NOT NULL AND ").push(name).push(" = ");
+        query.push_bind(value).push(")");
+    };
+    match comparison.attribute.as_str() {
+        "user_name" => column("u.user_name_key", caseless::key(text)),
+        "external_id" => column("u.external_id", text.clone()),
+        "display_name" => column("u.display_name_key", caseless::key(text)),
+        "id" => match text.parse::<UserId>() {
+            Ok(id) => {
+                query.push("u.user_id = ").push_bind(id);
+            }
+            Err(_) => {
+                query.push("false");
+            }
+        },
+        "emails.value" => {
+            query
+                .push(
+                    "u.user_id IN (SELECT e.user_id FROM identity.user_email AS e
+                                    WHERE e.organisation_id = ",
+                )
+                .push_bind(organisation)
+                .push(" AND e.email_key = ")
+                .push_bind(caseless::key(text))
+                .push(")");
+        }
+        other => return Err(unsupported(other)),
+    }
+    Ok(())
+}
+
+fn unsupported(attribute: &str) -> Error {
+    Error::Invalid {
+        field: "filter",
+        description: format!(
+            "compares {attribute} in a way that is not supported; supported is equality of \
+             user_name, external_id, display_name, id and emails.value"
+        ),
+    }
+}
