@@ -1,1 +1,82 @@
-//! To be written.
+//! The gateway: SCIM over HTTP in front of the services. It keeps no state and knows no SQL.
+
+mod auth;
+mod failure;
+mod parts;
+mod scim;
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use muster_runtime::transport::Transport;
+
+pub use parts::Parts;
+
+/// Limits of requests; `docs/operations.md` lists them.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most bytes of a request body.
+    pub body_bytes: usize,
+    /// How long a body may take to arrive.
+    pub body_time: Duration,
+    /// How long a request may take altogether; Okta waits 60 s.
+    pub request_time: Duration,
+    /// The most resources in a list.
+    pub max_results: u64,
+    /// How long an answer waits for a follower to take a change before the feed brings it.
+    pub hand_over_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 1024 * 1024,
+            body_time: Duration::from_secs(30),
+            request_time: Duration::from_secs(30),
+            max_results: 200,
+            hand_over_time: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What the gateway needs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The address that clients use, without a slash at the end: `https://muster.example.com`.
+    pub public_url: String,
+    /// The identity service.
+    pub identity: Transport,
+    /// The group service.
+    pub group: Transport,
+    /// The approver service.
+    pub approver: Transport,
+    /// Limits of requests.
+    pub limits: Limits,
+}
+
+/// Everything that the gateway serves.
+#[must_use]
+pub fn router(config: Config) -> Router {
+    let limits = config.limits;
+    let gateway = Gateway {
+        scim_url: format!("{}/scim/v2", config.public_url).into(),
+        parts: Parts::new(config),
+        limits,
+    };
+    Router::new()
+        .nest("/scim/v2", scim::routes())
+        .merge(server::routes())
+        .layer(axum::middleware::from_fn_with_state(gateway.clone(), server::observe))
+        .with_state(gateway)
+}
+
+/// What requests share. Cloning it is cheap.
+#[derive(Debug, Clone)]
+struct Gateway {
+    /// The SCIM base URL, which every `meta.location` begins with.
+    scim_url: Arc<str>,
+    parts: Parts,
+    limits: Limits,
+}

@@ -1,0 +1,113 @@
+//! Who is calling: the API key in the `Authorization` header.
+
+use axum::extract::FromRequestParts;
+use http::{HeaderMap, StatusCode, header, request};
+use muster_proto::feed::v1::{Actor, actor};
+use muster_proto::identity::v1::{AuthenticateApiKeyRequest, Organisation, UnknownMembers};
+use tonic::Code;
+
+use crate::Gateway;
+use crate::failure::Failure;
+
+/// A SCIM client, authenticated.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub organisation: Organisation,
+    pub api_key_id: String,
+}
+
+impl Client {
+    /// Whom the changes that it makes are by.
+    pub(crate) fn actor(&self) -> Option<Actor> {
+        Some(Actor { kind: Some(actor::Kind::ApiKeyId(self.api_key_id.clone())) })
+    }
+
+    /// Whether a member who is no user fails a request.
+    pub(crate) fn refuses_unknown_members(&self) -> bool {
+        self.organisation.unknown_members() == UnknownMembers::Refuse
+    }
+}
+
+impl FromRequestParts<Gateway> for Client {
+    type Rejection = Failure;
+
+    async fn from_request_parts(
+        parts: &mut request::Parts,
+        gateway: &Gateway,
+    ) -> Result<Self, Failure> {
+        let secret = secret(&parts.headers).ok_or_else(unauthorized)?.to_owned();
+        let mut api_keys = gateway.parts.api_keys.clone();
+        let answer = api_keys.authenticate_api_key(AuthenticateApiKeyRequest { secret }).await;
+        let answer = answer.map_err(|status| match status.code() {
+            Code::Unauthenticated => unauthorized(),
+            _ => status.into(),
+        })?;
+        match answer.into_inner() {
+            muster_proto::identity::v1::AuthenticateApiKeyResponse {
+                api_key: Some(key),
+                organisation: Some(organisation),
+            } => Ok(Self { organisation, api_key_id: key.id }),
+            _ => Err(unauthorized()),
+        }
+    }
+}
+
+fn unauthorized() -> Failure {
+    Failure::new(
+        StatusCode::UNAUTHORIZED,
+        "the Authorization header holds no valid API key; send \"Static KEY\" with a key that an \
+         admin generated under Settings, and that is not revoked or expired",
+    )
+}
+
+/// The key in the header: `Static K`, `Bearer K` or `Bearer Static K`, since the guide has admins
+/// type `Static K` into a field that some clients put `Bearer` in front of.
+fn secret(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.to_str().ok()?.trim();
+    if values.next().is_some() {
+        return None;
+    }
+    let after = |text: &'_ str, scheme: &str| -> Option<usize> {
+        let (start, rest) = text.split_at_checked(scheme.len())?;
+        let blank = rest.len() - rest.trim_start().len();
+        (start.eq_ignore_ascii_case(scheme) && blank > 0).then_some(scheme.len() + blank)
+    };
+    let key = match after(value, "Bearer") {
+        Some(at) => {
+            let rest = &value[at..];
+            after(rest, "Static").map_or(rest, |at| &rest[at..])
+        }
+        None => &value[after(value, "Static")?..],
+    };
+    (!key.is_empty() && !key.contains(char::is_whitespace)).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[&str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, value.parse().unwrap());
+        }
+        secret(&headers).map(str::to_owned)
+    }
+
+    #[test]
+    fn static_bearer_and_bearer_static_name_the_same_key() {
+        for value in ["Static K", "Bearer K", "Bearer Static K", "STATIC  K", "bearer static K "] {
+            assert_eq!(read(&[value]).as_deref(), Some("K"), "{value}");
+        }
+    }
+
+    #[test]
+    fn anything_else_names_none() {
+        for value in ["", "K", "Basic K", "Static", "Static Static K", "Static a b", "StaticK", "Bearer"] {
+            assert_eq!(read(&[value]), None, "{value}");
+        }
+        assert_eq!(read(&["Static K", "Static K"]), None);
+        assert_eq!(read(&[]), None);
+    }
+}

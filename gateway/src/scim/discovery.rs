@@ -1,0 +1,55 @@
+//! `/ServiceProviderConfig`, `/ResourceTypes` and `/Schemas` (RFC 7644 §4).
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use http::StatusCode;
+use muster_scim::{discovery, list};
+use serde_json::Value;
+
+use super::{id, json};
+use crate::Gateway;
+use crate::auth::Client;
+use crate::failure::Failure;
+
+pub(super) async fn service_provider_config(
+    _: Client,
+    State(gateway): State<Gateway>,
+) -> Response {
+    let support = discovery::Support { max_results: gateway.limits.max_results };
+    json(StatusCode::OK, &discovery::service_provider_config(&gateway.scim_url, support))
+}
+
+pub(super) async fn resource_types(_: Client, State(gateway): State<Gateway>) -> Response {
+    all(discovery::resource_types(&gateway.scim_url))
+}
+
+pub(super) async fn resource_type(
+    _: Client,
+    State(gateway): State<Gateway>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failure> {
+    one(discovery::resource_types(&gateway.scim_url), &id(path, "resource type")?, "resource type")
+}
+
+pub(super) async fn schemas(_: Client, State(gateway): State<Gateway>) -> Response {
+    all(discovery::schemas(&gateway.scim_url))
+}
+
+pub(super) async fn schema(
+    _: Client,
+    State(gateway): State<Gateway>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failure> {
+    one(discovery::schemas(&gateway.scim_url), &id(path, "schema")?, "schema")
+}
+
+fn all(resources: Vec<Value>) -> Response {
+    json(StatusCode::OK, &list::response(resources.len() as u64, 1, resources))
+}
+
+fn one(resources: Vec<Value>, id: &str, what: &str) -> Result<Response, Failure> {
+    let mut resources = resources.into_iter();
+    let found = resources.find(|r| r["id"].as_str().is_some_and(|i| i.eq_ignore_ascii_case(id)));
+    Ok(json(StatusCode::OK, &found.ok_or_else(|| Failure::not_found(what))?))
+}

@@ -1,0 +1,267 @@
+//! `/Groups`.
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, StatusCode, header};
+use muster_proto::group::v1::update_group_request::{ExternalIdChange, Members};
+use muster_proto::group::v1::{
+    CreateGroupRequest, DeleteGroupRequest, GetGroupRequest, Group, GroupView, ListGroupsRequest,
+    MemberDelta, MemberSet, UpdateGroupRequest,
+};
+use muster_scim::members::{Change, GroupDelta, MembersDelta, group_delta, members_of};
+use muster_scim::projection::Projection;
+use muster_scim::schema::{GROUP_TYPE, USER_TYPE};
+use muster_scim::{Object, filter, list, patch, resource};
+use serde_json::{Value, json as value};
+
+use super::user_json::meta;
+use super::{Asked, Parameters, body, id, json, version};
+use crate::Gateway;
+use crate::auth::Client;
+use crate::failure::Failure;
+
+pub(super) async fn list(
+    client: Client,
+    State(gateway): State<Gateway>,
+    parameters: Parameters,
+) -> Result<Response, Failure> {
+    let asked = Asked::read(parameters, &GROUP_TYPE)?;
+    let filter = asked.filter.as_deref().map(|text| filter::parse(text, &GROUP_TYPE)).transpose()?;
+    let filter = filter.map(|filter| super::filter::to_proto(&filter, &field)).transpose()?;
+    let count = asked.count(gateway.limits);
+    let request = ListGroupsRequest {
+        organisation_id: client.organisation.id.clone(),
+        page_size: i32::try_from(count).unwrap_or(i32::MAX),
+        skip: asked.skip(),
+        filter,
+        total_only: count == 0,
+        view: view(&asked.projection).into(),
+        ..ListGroupsRequest::default()
+    };
+    let page = gateway.parts.groups.clone().list_groups(request).await?.into_inner();
+    let total = u64::try_from(page.total_size).unwrap_or_default();
+    let resources =
+        page.groups.into_iter().map(|group| render(&gateway, &asked.projection, group)).collect();
+    Ok(json(StatusCode::OK, &list::response(total, asked.page.start_index, resources)))
+}
+
+pub(super) async fn get(
+    client: Client,
+    State(gateway): State<Gateway>,
+    path: Result<Path<String>, PathRejection>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let asked = Asked::read(parameters, &GROUP_TYPE)?;
+    let id = id(path, "group")?;
+    let group = read(&gateway, &client, id, view(&asked.projection)).await?;
+    if version::is_known(&headers, group.revision) {
+        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        response.headers_mut().extend(version::header(group.revision).map(|tag| (header::ETAG, tag)));
+        return Ok(response);
+    }
+    Ok(answer(&gateway, &asked.projection, StatusCode::OK, group))
+}
+
+pub(super) async fn create(
+    client: Client,
+    State(gateway): State<Gateway>,
+    parameters: Parameters,
+    request: Request,
+) -> Result<Response, Failure> {
+    let asked = Asked::read(parameters, &GROUP_TYPE)?;
+    let document = resource::read(body(request, gateway.limits).await?, &GROUP_TYPE)?;
+    let member_ids: Vec<String> = members_of(&document)?.into_iter().collect();
+    let group = Group {
+        organisation_id: client.organisation.id.clone(),
+        display_name: text(&document, "displayName").unwrap_or_default(),
+        external_id: text(&document, "externalId"),
+        member_ids: member_ids.clone(),
+        ..Group::default()
+    };
+    let request = CreateGroupRequest {
+        group: Some(group),
+        refuse_unknown_members: client.refuses_unknown_members(),
+        actor: client.actor(),
+    };
+    let created = gateway.parts.groups.clone().create_group(request).await?.into_inner();
+    let group = with_members(created.group.unwrap_or_default(), member_ids, &created.unknown_member_ids);
+    Ok(answer(&gateway, &asked.projection, StatusCode::CREATED, group))
+}
+
+pub(super) async fn replace(
+    client: Client,
+    State(gateway): State<Gateway>,
+    path: Result<Path<String>, PathRejection>,
+    parameters: Parameters,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Failure> {
+    let asked = Asked::read(parameters, &GROUP_TYPE)?;
+    let id = id(path, "group")?;
+    let revision = version::expected(&headers)?;
+    let document = resource::read(body(request, gateway.limits).await?, &GROUP_TYPE)?;
+    let member_ids = members_of(&document)?;
+    let delta = GroupDelta {
+        display_name: text(&document, "displayName"),
+        external_id: Some(text(&document, "externalId")),
+        members: MembersDelta::Full(member_ids.clone()),
+    };
+    let request = update(&client, id, revision, delta);
+    let updated = gateway.parts.groups.clone().update_group(request).await?.into_inner();
+    let group = with_members(
+        updated.group.unwrap_or_default(),
+        member_ids.into_iter().collect(),
+        &updated.unknown_member_ids,
+    );
+    Ok(answer(&gateway, &asked.projection, StatusCode::OK, group))
+}
+
+/// A PATCH becomes one delta. It is answered 204, unless the client asks for attributes
+/// (RFC 7644 §3.5.2): the members of a large group would be read for nobody.
+pub(super) async fn patch(
+    client: Client,
+    State(gateway): State<Gateway>,
+    path: Result<Path<String>, PathRejection>,
+    parameters: Parameters,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Failure> {
+    let asked = Asked::read(parameters, &GROUP_TYPE)?;
+    let id = id(path, "group")?;
+    let revision = version::expected(&headers)?;
+    let delta = group_delta(patch::parse(body(request, gateway.limits).await?)?)?;
+    let request = update(&client, id.clone(), revision, delta);
+    let updated = gateway.parts.groups.clone().update_group(request).await?.into_inner();
+    if asked.projection != Projection::default_of(&GROUP_TYPE) {
+        let group = read(&gateway, &client, id, view(&asked.projection)).await?;
+        return Ok(answer(&gateway, &asked.projection, StatusCode::OK, group));
+    }
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let revision = updated.group.unwrap_or_default().revision;
+    response.headers_mut().extend(version::header(revision).map(|tag| (header::ETAG, tag)));
+    Ok(response)
+}
+
+pub(super) async fn delete(
+    client: Client,
+    State(gateway): State<Gateway>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Failure> {
+    let request = DeleteGroupRequest {
+        organisation_id: client.organisation.id.clone(),
+        id: id(path, "group")?,
+        revision: version::expected(&headers)?,
+        actor: client.actor(),
+    };
+    gateway.parts.groups.clone().delete_group(request).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn read(
+    gateway: &Gateway,
+    client: &Client,
+    id: String,
+    view: GroupView,
+) -> Result<Group, Failure> {
+    let request = GetGroupRequest {
+        organisation_id: client.organisation.id.clone(),
+        id,
+        view: view.into(),
+    };
+    Ok(gateway.parts.groups.clone().get_group(request).await?.into_inner())
+}
+
+fn update(client: &Client, id: String, revision: i64, delta: GroupDelta) -> UpdateGroupRequest {
+    let members = match delta.members {
+        MembersDelta::Full(ids) => Some(Members::Set(MemberSet { user_ids: ids.into_iter().collect() })),
+        MembersDelta::Changes(changes) if changes.is_empty() => None,
+        MembersDelta::Changes(changes) => {
+            let mut delta = MemberDelta::default();
+            for (id, change) in changes {
+                match change {
+                    Change::Add => delta.add.push(id),
+                    Change::Remove => delta.remove.push(id),
+                }
+            }
+            Some(Members::Delta(delta))
+        }
+    };
+    UpdateGroupRequest {
+        organisation_id: client.organisation.id.clone(),
+        id,
+        revision,
+        display_name: delta.display_name,
+        external_id_change: delta.external_id.map(|id| match id {
+            Some(id) => ExternalIdChange::ExternalId(id),
+            None => ExternalIdChange::ClearExternalId(true),
+        }),
+        members,
+        refuse_unknown_members: client.refuses_unknown_members(),
+        actor: client.actor(),
+    }
+}
+
+/// A group that was just given these members, but for the unknown.
+fn with_members(group: Group, mut member_ids: Vec<String>, unknown: &[String]) -> Group {
+    member_ids.retain(|id| !unknown.contains(id));
+    Group { member_ids, ..group }
+}
+
+fn answer(gateway: &Gateway, projection: &Projection, status: StatusCode, group: Group) -> Response {
+    let (id, revision) = (group.id.clone(), group.revision);
+    let mut response = json(status, &render(gateway, projection, group));
+    let headers = response.headers_mut();
+    headers.extend(version::header(revision).map(|tag| (header::ETAG, tag)));
+    if status == StatusCode::CREATED
+        && let Ok(location) = format!("{}{}/{id}", gateway.scim_url, GROUP_TYPE.endpoint).parse()
+    {
+        headers.insert(header::LOCATION, location);
+    }
+    response
+}
+
+fn render(gateway: &Gateway, projection: &Projection, group: Group) -> Value {
+    let scim_url = &gateway.scim_url;
+    let mut document = Object::new();
+    document.insert("schemas".into(), value!([GROUP_TYPE.schema.id]));
+    document.insert("id".into(), group.id.as_str().into());
+    if let Some(external_id) = group.external_id {
+        document.insert("externalId".into(), external_id.into());
+    }
+    document.insert("displayName".into(), group.display_name.into());
+    if !group.member_ids.is_empty() {
+        let members = group.member_ids.into_iter().map(|id| {
+            let location = format!("{scim_url}{}/{id}", USER_TYPE.endpoint);
+            value!({"value": id, "$ref": location})
+        });
+        document.insert("members".into(), members.collect());
+    }
+    let location = format!("{scim_url}{}/{}", GROUP_TYPE.endpoint, group.id);
+    let meta = meta("Group", group.create_time, group.update_time, group.revision, &location);
+    document.insert("meta".into(), meta);
+    projection.apply(&mut document);
+    Value::Object(document)
+}
+
+/// Members are loaded only where an answer can hold them.
+fn view(projection: &Projection) -> GroupView {
+    if projection.wants("members") { GroupView::Full } else { GroupView::Basic }
+}
+
+fn text(document: &Object, name: &str) -> Option<String> {
+    document.get(name).and_then(Value::as_str).map(str::to_owned)
+}
+
+/// What the group service calls the attributes that it can filter by.
+fn field(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "displayName" => "display_name",
+        "externalId" => "external_id",
+        "id" => "id",
+        "members.value" => "member_ids",
+        _ => return None,
+    })
+}

@@ -1,0 +1,162 @@
+//! SCIM over HTTP (RFC 7644): one file a resource type, HTTP in, gRPC out.
+
+mod discovery;
+mod filter;
+mod groups;
+mod user_json;
+mod users;
+mod version;
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request};
+use axum::response::Response;
+use axum::routing::{any, get};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use muster_runtime::http_server::{BodyError, read_body};
+use muster_scim::list::Page;
+use muster_scim::projection::Projection;
+use muster_scim::schema::ResourceType;
+use serde_json::Value;
+
+use crate::auth::Client;
+use crate::failure::Failure;
+use crate::{Gateway, Limits};
+
+/// The routes below `/scim/v2`.
+pub(crate) fn routes() -> Router<Gateway> {
+    Router::new()
+        .route("/Users", get(users::list).post(users::create))
+        .route(
+            "/Users/{id}",
+            get(users::get).put(users::replace).patch(users::patch).delete(users::delete),
+        )
+        .route("/Groups", get(groups::list).post(groups::create))
+        .route(
+            "/Groups/{id}",
+            get(groups::get).put(groups::replace).patch(groups::patch).delete(groups::delete),
+        )
+        .route("/ServiceProviderConfig", get(discovery::service_provider_config))
+        .route("/ResourceTypes", get(discovery::resource_types))
+        .route("/ResourceTypes/{id}", get(discovery::resource_type))
+        .route("/Schemas", get(discovery::schemas))
+        .route("/Schemas/{id}", get(discovery::schema))
+        .route("/Me", any(not_implemented))
+        .route("/Bulk", any(not_implemented))
+        .route("/.search", any(not_implemented))
+        .route("/Users/.search", any(not_implemented))
+        .route("/Groups/.search", any(not_implemented))
+        .fallback(no_such_endpoint)
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+async fn not_implemented(_: Client) -> Failure {
+    Failure::new(StatusCode::NOT_IMPLEMENTED, "this endpoint is not offered; see ServiceProviderConfig")
+}
+
+async fn no_such_endpoint(_: Client) -> Failure {
+    Failure::new(
+        StatusCode::NOT_FOUND,
+        "there is no such endpoint; there are /Users, /Groups, /Schemas, /ResourceTypes and \
+         /ServiceProviderConfig",
+    )
+}
+
+async fn method_not_allowed(_: Client, method: Method) -> Failure {
+    Failure::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{method} is not possible here; the Allow header names what is"),
+    )
+}
+
+/// A JSON answer.
+pub(crate) fn json(status: StatusCode, body: &Value) -> Response {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    let media_type = HeaderValue::from_static("application/scim+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+/// The resource named in the path. An id that does not even read is nobody's.
+fn id(path: Result<Path<String>, PathRejection>, what: &str) -> Result<String, Failure> {
+    path.map(|Path(id)| id).map_err(|_| Failure::not_found(what))
+}
+
+/// The query parameters of a request.
+type Parameters = Result<Query<BTreeMap<String, String>>, QueryRejection>;
+
+/// What a list or a single resource may be asked with.
+struct Asked {
+    page: Page,
+    filter: Option<String>,
+    projection: Projection,
+}
+
+impl Asked {
+    fn read(parameters: Parameters, resource_type: &'static ResourceType) -> Result<Self, Failure> {
+        let Query(parameters) = parameters.map_err(|_| {
+            Failure::new(StatusCode::BAD_REQUEST, "the query is not percent-encoded UTF-8")
+        })?;
+        // Parameter names ignore case nowhere in the RFC, but clients differ.
+        let parameter = |name: &str| {
+            let mut all = parameters.iter();
+            all.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        };
+        Ok(Self {
+            page: Page::parse(parameter("startIndex"), parameter("count"))?,
+            filter: parameter("filter").map(str::to_owned),
+            projection: Projection::parse(
+                parameter("attributes"),
+                parameter("excludedAttributes"),
+                resource_type,
+            )?,
+        })
+    }
+
+    /// How many resources to answer with at most.
+    fn count(&self, limits: Limits) -> u64 {
+        self.page.count.unwrap_or(100).min(limits.max_results)
+    }
+
+    /// How many resources to pass over.
+    fn skip(&self) -> i32 {
+        i32::try_from(self.page.start_index - 1).unwrap_or(i32::MAX)
+    }
+}
+
+/// Reads a JSON body within the limits.
+async fn body(request: Request, limits: Limits) -> Result<Value, Failure> {
+    check_media_type(request.headers())?;
+    let body = read_body(request.into_body(), limits.body_bytes, limits.body_time).await;
+    let bytes = body.map_err(|error| match error {
+        BodyError::TooLarge => Failure::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {} bytes", limits.body_bytes),
+        ),
+        BodyError::TooSlow => Failure::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body took longer than {} s to arrive", limits.body_time.as_secs()),
+        ),
+        BodyError::Broken => Failure::new(StatusCode::BAD_REQUEST, "the body broke off"),
+    })?;
+    Ok(muster_scim::json::parse(&bytes)?)
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Failure> {
+    let unsupported = |what: String| Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, what));
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return unsupported("the body has a Content-Encoding; send it as it is".into());
+    }
+    let Some(media_type) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let media_type = media_type.to_str().unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    if ["application/scim+json", "application/json"].iter().any(|m| essence.eq_ignore_ascii_case(m)) {
+        Ok(())
+    } else {
+        unsupported("the Content-Type is not application/scim+json or application/json".into())
+    }
+}

@@ -1,0 +1,333 @@
+//! `/Users`.
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, StatusCode, header};
+use muster_proto::approver::v1::{Approver, BatchGetApproversRequest};
+use muster_proto::group::v1::{BatchListGroupsOfUsersRequest, Membership};
+use muster_proto::identity::v1::{
+    CreateUserRequest, DeleteUserRequest, GetUserRequest, ListUsersRequest, UpdateUserRequest, User,
+};
+use muster_scim::projection::Projection;
+use muster_scim::schema::{MUSTER_USER, USER_TYPE};
+use muster_scim::{filter, list, patch, resource};
+use serde_json::Value;
+use tonic::{Code, Status};
+
+use super::user_json::{DeclaredApprovers, from_scim, to_scim};
+use super::{Asked, Parameters, body, id, json, version};
+use crate::Gateway;
+use crate::auth::Client;
+use crate::failure::Failure;
+
+/// How often a PATCH starts over that lost a race.
+const TRIES: u32 = 10;
+
+pub(super) async fn list(
+    client: Client,
+    State(gateway): State<Gateway>,
+    parameters: Parameters,
+) -> Result<Response, Failure> {
+    let asked = Asked::read(parameters, &USER_TYPE)?;
+    let filter = asked.filter.as_deref().map(|text| filter::parse(text, &USER_TYPE)).transpose()?;
+    let filter = filter.map(|filter| super::filter::to_proto(&filter, &field)).transpose()?;
+    let count = asked.count(gateway.limits);
+    let request = ListUsersRequest {
+        organisation_id: client.organisation.id.clone(),
+        page_size: i32::try_from(count).unwrap_or(i32::MAX),
+        skip: asked.skip(),
+        filter,
+        total_only: count == 0,
+        ..ListUsersRequest::default()
+    };
+    let page = gateway.parts.users.clone().list_users(request).await?.into_inner();
+    let resources = render(&gateway, &asked.projection, page.users).await?;
+    let total = u64::try_from(page.total_size).unwrap_or_default();
+    Ok(json(StatusCode::OK, &list::response(total, asked.page.start_index, resources)))
+}
+
+pub(super) async fn get(
+    client: Client,
+    State(gateway): State<Gateway>,
+    path: Result<Path<String>, PathRejection>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let asked = Asked::read(parameters, &USER_TYPE)?;
+    let user = read(&gateway, &client, id(path, "user")?).await?;
+    if version::is_known(&headers, user.revision) {
+        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        response.headers_mut().extend(version::header(user.revision).map(|tag| (header::ETAG, tag)));
+        return Ok(response);
+    }
+    answer(&gateway, &asked.projection, StatusCode::OK, user, None).await
+}
+
+pub(super) async fn create(
+    client: Client,
+    State(gateway): State<Gateway>,
+    parameters: Parameters,
+    request: Request,
+) -> Result<Response, Failure> {
+    let asked = Asked::read(parameters, &USER_TYPE)?;
+    let document = resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
+    let user = User {
+        organisation_id: client.organisation.id.clone(),
+        ..from_scim(&document)
+    };
+    let request = CreateUserRequest { user: Some(user), actor: client.actor() };
+    let user = gateway.parts.users.clone().create_user(request).await?.into_inner();
+    written(&gateway, &asked.projection, StatusCode::CREATED, user).await
+}
+
+pub(super) async fn replace(
+    client: Client,
+    State(gateway): State<Gateway>,
+    path: Result<Path<String>, PathRejection>,
+    parameters: Parameters,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Failure> {
+    let asked = Asked::read(parameters, &USER_TYPE)?;
+    let id = id(path, "user")?;
+    let revision = version::expected(&headers)?;
+    let document = resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
+    let user = User {
+        organisation_id: client.organisation.id.clone(),
+        id,
+        revision,
+        ..from_scim(&document)
+    };
+    let request =
+        UpdateUserRequest { user: Some(user), assign_defaults: true, actor: client.actor() };
+    let user = gateway.parts.users.clone().update_user(request).await?.into_inner();
+    written(&gateway, &asked.projection, StatusCode::OK, user).await
+}
+
+pub(super) async fn patch(
+    client: Client,
+    State(gateway): State<Gateway>,
+    path: Result<Path<String>, PathRejection>,
+    parameters: Parameters,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Failure> {
+    let asked = Asked::read(parameters, &USER_TYPE)?;
+    let id = id(path, "user")?;
+    let expected = version::expected(&headers)?;
+    let operations = patch::parse(body(request, gateway.limits).await?)?;
+    for attempt in 1.. {
+        let before = read(&gateway, &client, id.clone()).await?;
+        if expected != 0 && expected != before.revision {
+            return Err(Status::aborted("").into());
+        }
+        match patch_once(&gateway, &client, before, operations.clone()).await {
+            // Someone else was faster; with If-Match that is the client's to know.
+            Err(status) if status.code() == Code::Aborted && expected == 0 && attempt < TRIES => {}
+            Err(status) if status.code() == Code::Aborted && expected == 0 => {
+                return Err(Status::unavailable("").into());
+            }
+            Err(status) => return Err(status.into()),
+            Ok(Err(failure)) => return Err(failure),
+            Ok(Ok(user)) => {
+                return written(&gateway, &asked.projection, StatusCode::OK, user).await;
+            }
+        }
+    }
+    Err(Status::unavailable("").into())
+}
+
+/// Applies operations to the user as read, and writes the whole with the revision that was read.
+async fn patch_once(
+    gateway: &Gateway,
+    client: &Client,
+    before: User,
+    operations: Vec<patch::Operation>,
+) -> Result<Result<User, Failure>, Status> {
+    // A client names approvers as it sees them: by their present addresses.
+    let names_approvers = operations.iter().any(|operation| {
+        let path = operation.path.as_deref().unwrap_or_default();
+        let value = operation.value.as_ref().map(Value::to_string).unwrap_or_default();
+        (path.to_owned() + &value).to_ascii_lowercase().contains("approvers")
+    });
+    let approvers = if names_approvers && !before.declared_approvers.is_empty() {
+        approvers_of(gateway, std::slice::from_ref(&before)).await?
+    } else {
+        Vec::new()
+    };
+    let declared = DeclaredApprovers::new(&before, approvers.first().map_or(&[], |(_, a)| a));
+    let mut document = to_scim(&before, &gateway.scim_url);
+    declared.show(&mut document);
+    if let Err(error) = patch::apply(&mut document, operations, &USER_TYPE) {
+        return Ok(Err(error.into()));
+    }
+    let mut user = User {
+        organisation_id: client.organisation.id.clone(),
+        id: before.id,
+        revision: before.revision,
+        ..from_scim(&document)
+    };
+    declared.restore(&mut user.declared_approvers);
+    let request =
+        UpdateUserRequest { user: Some(user), assign_defaults: false, actor: client.actor() };
+    Ok(Ok(gateway.parts.users.clone().update_user(request).await?.into_inner()))
+}
+
+pub(super) async fn delete(
+    client: Client,
+    State(gateway): State<Gateway>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Failure> {
+    let id = id(path, "user")?;
+    let request = DeleteUserRequest {
+        organisation_id: client.organisation.id.clone(),
+        id: id.clone(),
+        revision: version::expected(&headers)?,
+        actor: client.actor(),
+    };
+    let deleted = gateway.parts.users.clone().delete_user(request).await?.into_inner();
+    gateway.parts.hand_over_deletion(&client.organisation.id, &id, deleted.revision).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn read(gateway: &Gateway, client: &Client, id: String) -> Result<User, Failure> {
+    let request = GetUserRequest { organisation_id: client.organisation.id.clone(), id };
+    Ok(gateway.parts.users.clone().get_user(request).await?.into_inner())
+}
+
+/// Answers a write, after handing it over to those who follow.
+async fn written(
+    gateway: &Gateway,
+    projection: &Projection,
+    status: StatusCode,
+    user: User,
+) -> Result<Response, Failure> {
+    let approvers = gateway.parts.hand_over(&user).await;
+    answer(gateway, projection, status, user, approvers).await
+}
+
+async fn answer(
+    gateway: &Gateway,
+    projection: &Projection,
+    status: StatusCode,
+    user: User,
+    approvers: Option<Vec<Approver>>,
+) -> Result<Response, Failure> {
+    let (id, revision, is_new) = (user.id.clone(), user.revision, user.revision == 1);
+    let wants_groups = projection.wants("groups") && !(is_new && status == StatusCode::CREATED);
+    let wants_approvers = wants_approvers(projection) && !user.declared_approvers.is_empty();
+    let users = [user];
+    let groups = async {
+        if wants_groups { groups_of(gateway, &users).await } else { Ok(Vec::new()) }
+    };
+    let in_force = async {
+        match approvers {
+            Some(approvers) => Ok(vec![(id.clone(), approvers)]),
+            None if wants_approvers => approvers_of(gateway, &users).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    let (groups, in_force) = tokio::try_join!(groups, in_force)?;
+    let body = resource_json(gateway, projection, &users[0], &groups, &in_force);
+    let mut response = json(status, &body);
+    let headers = response.headers_mut();
+    headers.extend(version::header(revision).map(|tag| (header::ETAG, tag)));
+    if status == StatusCode::CREATED
+        && let Ok(location) = format!("{}/Users/{id}", gateway.scim_url).parse()
+    {
+        headers.insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// The users of a page, each service asked once.
+async fn render(
+    gateway: &Gateway,
+    projection: &Projection,
+    users: Vec<User>,
+) -> Result<Vec<Value>, Failure> {
+    let groups = async {
+        if projection.wants("groups") && !users.is_empty() {
+            groups_of(gateway, &users).await
+        } else {
+            Ok(Vec::new())
+        }
+    };
+    let in_force = async {
+        let declared = users.iter().any(|user| !user.declared_approvers.is_empty());
+        if declared && wants_approvers(projection) {
+            approvers_of(gateway, &users).await
+        } else {
+            Ok(Vec::new())
+        }
+    };
+    let (groups, in_force) = tokio::try_join!(groups, in_force)?;
+    Ok(users
+        .iter()
+        .map(|user| resource_json(gateway, projection, user, &groups, &in_force))
+        .collect())
+}
+
+/// `groups` and `in_force` are in the order of user ids.
+fn resource_json(
+    gateway: &Gateway,
+    projection: &Projection,
+    user: &User,
+    groups: &[Membership],
+    in_force: &[(String, Vec<Approver>)],
+) -> Value {
+    let mut document = to_scim(user, &gateway.scim_url);
+    let start = groups.partition_point(|membership| membership.user_id < user.id);
+    let end = groups.partition_point(|membership| membership.user_id <= user.id);
+    super::user_json::put_groups(&mut document, &groups[start..end], &gateway.scim_url);
+    let approvers = in_force
+        .binary_search_by(|(id, _)| id.as_str().cmp(&user.id))
+        .map_or(&[][..], |at| &in_force[at].1);
+    super::user_json::put_approvers(&mut document, approvers);
+    super::user_json::put_content_region(&mut document, user);
+    super::user_json::put_meta(&mut document, user, &gateway.scim_url);
+    projection.apply(&mut document);
+    Value::Object(document)
+}
+
+fn wants_approvers(projection: &Projection) -> bool {
+    projection.wants(&format!("{}:approvers", MUSTER_USER.id))
+}
+
+async fn groups_of(gateway: &Gateway, users: &[User]) -> Result<Vec<Membership>, Status> {
+    let Some(first) = users.first() else { return Ok(Vec::new()) };
+    let request = BatchListGroupsOfUsersRequest {
+        organisation_id: first.organisation_id.clone(),
+        user_ids: users.iter().map(|user| user.id.clone()).collect(),
+    };
+    let answer = gateway.parts.groups.clone().batch_list_groups_of_users(request).await?;
+    Ok(answer.into_inner().memberships)
+}
+
+async fn approvers_of(
+    gateway: &Gateway,
+    users: &[User],
+) -> Result<Vec<(String, Vec<Approver>)>, Status> {
+    let Some(first) = users.first() else { return Ok(Vec::new()) };
+    let declared = users.iter().filter(|user| !user.declared_approvers.is_empty());
+    let request = BatchGetApproversRequest {
+        organisation_id: first.organisation_id.clone(),
+        user_ids: declared.map(|user| user.id.clone()).collect(),
+    };
+    let answer = gateway.parts.approvers.clone().batch_get_approvers(request).await?;
+    Ok(answer.into_inner().users.into_iter().map(|user| (user.user_id, user.approvers)).collect())
+}
+
+/// What identity calls the attributes that it can filter by.
+fn field(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "userName" => "user_name",
+        "externalId" => "external_id",
+        "id" => "id",
+        "emails.value" => "emails.value",
+        "displayName" => "display_name",
+        _ => return None,
+    })
+}

@@ -1,0 +1,71 @@
+//! Versions of resources: weak entity tags made of the revision (RFC 7644 §3.14).
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use crate::failure::Failure;
+
+/// The version of a revision, as `meta.version` and `ETag` have it.
+pub(super) fn tag(revision: i64) -> String {
+    format!("W/\"{revision}\"")
+}
+
+/// The same as a header.
+pub(super) fn header(revision: i64) -> Option<HeaderValue> {
+    tag(revision).parse().ok()
+}
+
+/// The revision that a write asks for by `If-Match`; 0 where any will do.
+pub(super) fn expected(headers: &HeaderMap) -> Result<i64, Failure> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(0) };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(0);
+    }
+    let revision = text
+        .strip_prefix("W/")
+        .unwrap_or(text)
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .and_then(|text| text.parse::<i64>().ok())
+        .filter(|revision| *revision > 0);
+    // A tag that we never gave is of no version that there is.
+    revision.ok_or_else(|| {
+        Failure::new(
+            StatusCode::PRECONDITION_FAILED,
+            "If-Match names no version of the resource; send its meta.version, such as W/\"3\"",
+        )
+    })
+}
+
+/// Whether a client has this revision already (`If-None-Match`).
+pub(super) fn is_known(headers: &HeaderMap, revision: i64) -> bool {
+    let tag = tag(revision);
+    headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|known| known == "*" || known == tag || known == &tag[2..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(value: &str) -> Option<i64> {
+        let headers = HeaderMap::from_iter([(header::IF_MATCH, value.parse().unwrap())]);
+        expected(&headers).ok()
+    }
+
+    #[test]
+    fn an_if_match_names_a_revision_or_any() {
+        assert_eq!(read("W/\"3\""), Some(3));
+        assert_eq!(read("\"3\""), Some(3));
+        assert_eq!(read("*"), Some(0));
+        for wrong in ["3", "W/3", "\"x\"", "\"0\"", "\"-1\""] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+        assert_eq!(expected(&HeaderMap::new()).ok(), Some(0));
+    }
+}

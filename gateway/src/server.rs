@@ -1,0 +1,75 @@
+//! What is around every request: a trace, a deadline; and what operators ask.
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{Html, IntoResponse as _, Response};
+use axum::routing::get;
+use http::StatusCode;
+use muster_proto::identity::v1::AuthenticateApiKeyRequest;
+use muster_runtime::{deadline, telemetry};
+use tonic::Code;
+use tracing::{Instrument as _, field, info_span};
+
+use crate::Gateway;
+use crate::failure::Failure;
+
+pub(crate) fn routes() -> Router<Gateway> {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/", get(home))
+        .route("/admin", get(home))
+}
+
+/// Ready means that identity can look up a key, so that the service, its database and its tables
+/// are there. The others may be away: reads say so, route by route.
+async fn ready(State(gateway): State<Gateway>) -> Response {
+    let request = AuthenticateApiKeyRequest { secret: String::new() };
+    match gateway.parts.api_keys.clone().authenticate_api_key(request).await {
+        Err(status) if status.code() == Code::Unauthenticated => "ok\n".into_response(),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "identity is not available\n").into_response(),
+    }
+}
+
+async fn home(State(gateway): State<Gateway>) -> Html<String> {
+    Html(format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Muster</title>\
+         <main><h1>Muster is running</h1><p>The SCIM base URL is <code>{}</code>. \
+         The pages for admins are not part of this version; operators create organisations and \
+         keys with <code>muster organisation create</code> and <code>muster api-key create</code>.\
+         </p></main>",
+        gateway.scim_url
+    ))
+}
+
+/// Gives each request a trace of its own and a deadline, and notes how it ended. The route is
+/// recorded, never the path or the query: they hold names and addresses.
+pub(crate) async fn observe(
+    State(gateway): State<Gateway>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let span = info_span!(
+        "http",
+        otel.name = format!("{} {route}", request.method()),
+        otel.kind = "server",
+        http.request.method = %request.method(),
+        http.route = route,
+        http.response.status_code = field::Empty,
+    );
+    // A client outside cannot choose our trace ids; its own trace is linked.
+    telemetry::link_trace(&span, request.headers());
+    let limit = gateway.limits.request_time;
+    let answer = async {
+        let answer = deadline::within(limit, next.run(request));
+        tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the request took longer than it may")
+                .into_response()
+        })
+    };
+    let response = answer.instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
+    response
+}
