@@ -1,0 +1,97 @@
+-- Schema groups: groups, memberships, and the feed of group changes.
+-- Every key begins with organisation_id, so that the tables can be distributed by it.
+
+CREATE TABLE groups (
+    organisation_id  uuid        NOT NULL,
+    group_id         uuid        NOT NULL,
+    revision         bigint      NOT NULL,
+    created_at       timestamptz NOT NULL,
+    updated_at       timestamptz NOT NULL,
+    origin           smallint    NOT NULL,
+    display_name     text        NOT NULL,
+    display_name_key text        NOT NULL COLLATE "C",
+    external_id      text        COLLATE "C",
+    PRIMARY KEY (organisation_id, group_id)
+);
+CREATE UNIQUE INDEX groups_display_name ON groups (organisation_id, display_name_key);
+CREATE INDEX groups_external_id ON groups (organisation_id, external_id);
+
+-- A small row for each user ever seen, also deleted ones: adding a membership and applying a
+-- deletion both lock it, so that neither can miss the other.
+CREATE TABLE person (
+    organisation_id uuid    NOT NULL,
+    user_id         uuid    NOT NULL,
+    revision        bigint  NOT NULL,
+    deleted         boolean NOT NULL,
+    PRIMARY KEY (organisation_id, user_id)
+);
+
+CREATE TABLE membership (
+    organisation_id uuid NOT NULL,
+    group_id        uuid NOT NULL,
+    user_id         uuid NOT NULL,
+    PRIMARY KEY (organisation_id, group_id, user_id),
+    FOREIGN KEY (organisation_id, group_id) REFERENCES groups ON DELETE CASCADE
+);
+CREATE INDEX membership_user ON membership (organisation_id, user_id, group_id);
+
+-- How far this service has followed identity (libs/runtime/src/follower.rs).
+CREATE TABLE cursor (
+    organisation_id uuid   NOT NULL PRIMARY KEY,
+    sequence        bigint NOT NULL,
+    resume_token    text   NOT NULL
+);
+
+-- The feed (libs/runtime/src/feed.rs), the same in every service.
+CREATE TABLE feed_lock (
+    organisation_id uuid NOT NULL PRIMARY KEY
+);
+CREATE TABLE feed_key (
+    secret bytea NOT NULL
+);
+INSERT INTO feed_key (secret)
+VALUES (sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
+CREATE TABLE change (
+    organisation_id uuid        NOT NULL,
+    sequence        bigint      NOT NULL,
+    change_id       uuid        NOT NULL,
+    written_at      timestamptz NOT NULL,
+    kind            smallint    NOT NULL,
+    subject_id      uuid        NOT NULL,
+    revision        bigint      NOT NULL,
+    before          jsonb,
+    after           jsonb,
+    actor           text        NOT NULL,
+    traceparent     text,
+    total           bigint      NOT NULL,
+    active          bigint      NOT NULL,
+    PRIMARY KEY (organisation_id, sequence)
+);
+CREATE INDEX change_subject ON change (organisation_id, subject_id, sequence);
+CREATE INDEX change_written_at ON change (written_at);
+
+-- The service's role works on one organisation at a time: the one set in its transaction. Without
+-- one, a statement fails or finds nothing.
+DO $$
+DECLARE name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['groups', 'person', 'membership', 'cursor', 'feed_lock', 'feed_key', 'change'] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
+        IF name <> 'feed_key' THEN
+            EXECUTE format(
+                'CREATE POLICY own ON %I USING (organisation_id = current_setting(''muster.organisation_id'')::uuid)', name);
+        END IF;
+    END LOOP;
+END $$;
+-- Known before an organisation is: how far each has been followed, and the key of resume tokens.
+CREATE POLICY everybody ON cursor FOR SELECT USING (true);
+CREATE POLICY everybody ON feed_lock FOR SELECT USING (true);
+CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON groups, membership TO muster_group;
+GRANT SELECT, INSERT, UPDATE ON person, cursor TO muster_group;
+GRANT SELECT, INSERT ON change TO muster_group;
+-- UPDATE, because a row lock asks for it.
+GRANT SELECT, INSERT, UPDATE ON feed_lock TO muster_group;
+GRANT SELECT ON feed_key TO muster_group;

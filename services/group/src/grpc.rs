@@ -1,0 +1,422 @@
+//! `GroupService`: decode, call, encode.
+
+use std::pin::Pin;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use muster_proto::feed::v1::WatchStart;
+use muster_proto::group::v1::group_service_server::GroupService;
+use muster_proto::group::v1::update_group_request::{ExternalIdChange, Members as MembersChange};
+use muster_proto::group::v1::{
+    ApplyUserRequest, ApplyUserResponse, BatchGetGroupsRequest, BatchGetGroupsResponse,
+    BatchListGroupsOfUsersRequest, BatchListGroupsOfUsersResponse, CreateGroupRequest,
+    CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, GetGroupRequest, Group, GroupView,
+    ListChangesRequest, ListChangesResponse, ListGroupsRequest, ListGroupsResponse,
+    ListMembersRequest, ListMembersResponse, UpdateGroupRequest, UpdateGroupResponse,
+    WatchChangesRequest, WatchChangesResponse,
+};
+use muster_proto::identity::v1::BatchGetUsersRequest;
+use muster_runtime::clock;
+use muster_runtime::feed::{Actor, Watch};
+use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status};
+
+use crate::group::{MemberIds, Members, Name, Person, external_id};
+use crate::store::{group as store, list, membership, person};
+use crate::{Error, Groups};
+
+/// How many users identity is asked about at once.
+const LARGEST_BATCH: usize = 10_000;
+/// How often the deletion of a user is tried that memberships appear in the middle of.
+const TRIES: u32 = 5;
+
+#[tonic::async_trait]
+impl GroupService for Groups {
+    async fn create_group(
+        &self,
+        request: Request<CreateGroupRequest>,
+    ) -> Result<Response<CreateGroupResponse>, Status> {
+        let request = request.into_inner();
+        let group = required("group", request.group)?;
+        let organisation = organisation_id(&group.organisation_id)?;
+        let members = MemberIds::new(group.member_ids);
+        self.meet(organisation, &members).await?;
+        let create = store::Create {
+            organisation,
+            name: Name::new(group.display_name)?,
+            external_id: group.external_id.map(external_id).transpose()?,
+            members,
+            refuse_unknown: request.refuse_unknown_members,
+            actor: actor(request.actor)?,
+            now: clock::now(),
+        };
+        let (group, unknown) = self
+            .database
+            .write(organisation, move |c| Box::pin(store::create(c, create)))
+            .await?;
+        self.feed.wake(organisation);
+        Ok(Response::new(CreateGroupResponse {
+            group: Some(group),
+            unknown_member_ids: unknown.into_iter().collect(),
+        }))
+    }
+
+    async fn get_group(
+        &self,
+        request: Request<GetGroupRequest>,
+    ) -> Result<Response<Group>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let id = group_id(&request.id)?;
+        let full = request.view() == GroupView::Full;
+        let group = self
+            .database
+            .read(organisation, move |c| {
+                Box::pin(async move {
+                    let mut rows = store::batch_get(c, organisation, vec![id]).await?;
+                    let group = rows.pop().ok_or(Error::NotFound)?.into_group(organisation);
+                    let mut groups = vec![group];
+                    if full {
+                        list::put_members(c, organisation, &mut groups).await?;
+                    }
+                    groups.pop().ok_or(Error::NotFound)
+                })
+            })
+            .await?;
+        Ok(Response::new(group))
+    }
+
+    async fn batch_get_groups(
+        &self,
+        request: Request<BatchGetGroupsRequest>,
+    ) -> Result<Response<BatchGetGroupsResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        at_most("ids", request.ids.len(), 1_000)?;
+        let ids: Vec<GroupId> = request.ids.iter().filter_map(|id| id.parse().ok()).collect();
+        let rows = self
+            .database
+            .read(organisation, move |c| Box::pin(store::batch_get(c, organisation, ids)))
+            .await?;
+        let groups = rows.into_iter().map(|row| row.into_group(organisation)).collect();
+        Ok(Response::new(BatchGetGroupsResponse { groups }))
+    }
+
+    async fn list_groups(
+        &self,
+        request: Request<ListGroupsRequest>,
+    ) -> Result<Response<ListGroupsResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let with_members = request.view() == GroupView::Full;
+        let token = match request.page_token.as_str() {
+            "" => None,
+            token => Some(PageToken::decode(token)?),
+        };
+        let (after, resume_token) = token.map(|t| (t.after, t.resume_token)).unzip();
+        let listing = list::Listing {
+            filter: request.filter,
+            after,
+            skip: request.skip.max(0).into(),
+            limit: if request.total_only { 0 } else { page_size(request.page_size, 100, 1_000) },
+            with_members,
+        };
+        let page = self
+            .database
+            .read(organisation, move |c| Box::pin(list::list(c, organisation, listing)))
+            .await?;
+        // Where the first page began, so that nothing is missed that happened between pages.
+        let resume_token =
+            resume_token.unwrap_or_else(|| self.feed.token(organisation, &page.head));
+        let (next_page_token, resume_token) = match page.groups.last() {
+            Some(last) if page.more => {
+                (PageToken { after: group_id(&last.id)?, resume_token }.encode(), String::new())
+            }
+            _ => (String::new(), resume_token),
+        };
+        Ok(Response::new(ListGroupsResponse {
+            groups: page.groups,
+            next_page_token,
+            total_size: i32::try_from(page.total).unwrap_or(i32::MAX),
+            resume_token,
+        }))
+    }
+
+    async fn update_group(
+        &self,
+        request: Request<UpdateGroupRequest>,
+    ) -> Result<Response<UpdateGroupResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let members = match request.members {
+            None => Members::Keep,
+            Some(MembersChange::Delta(delta)) => Members::Delta {
+                add: MemberIds::new(delta.add),
+                remove: MemberIds::new(delta.remove),
+            },
+            Some(MembersChange::Set(set)) => Members::Set(MemberIds::new(set.user_ids)),
+        };
+        self.meet(organisation, &members.added()).await?;
+        let update = store::Update {
+            organisation,
+            id: group_id(&request.id)?,
+            expected: Revision::expected(request.revision),
+            name: request.display_name.map(Name::new).transpose()?,
+            external_id: match request.external_id_change {
+                None => None,
+                Some(ExternalIdChange::ExternalId(id)) => Some(Some(external_id(id)?)),
+                Some(ExternalIdChange::ClearExternalId(_)) => Some(None),
+            },
+            members,
+            refuse_unknown: request.refuse_unknown_members,
+            actor: actor(request.actor)?,
+            now: clock::now(),
+        };
+        let (group, unknown) = self
+            .database
+            .write(organisation, move |c| Box::pin(store::update(c, update)))
+            .await?;
+        self.feed.wake(organisation);
+        Ok(Response::new(UpdateGroupResponse {
+            group: Some(group),
+            unknown_member_ids: unknown.into_iter().collect(),
+        }))
+    }
+
+    async fn delete_group(
+        &self,
+        request: Request<DeleteGroupRequest>,
+    ) -> Result<Response<DeleteGroupResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let id = group_id(&request.id)?;
+        let expected = Revision::expected(request.revision);
+        let actor = actor(request.actor)?;
+        self.database
+            .write(organisation, move |c| {
+                Box::pin(async move {
+                    store::delete(c, organisation, id, expected, &actor, clock::now()).await
+                })
+            })
+            .await?;
+        self.feed.wake(organisation);
+        Ok(Response::new(DeleteGroupResponse {}))
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<ListMembersRequest>,
+    ) -> Result<Response<ListMembersResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let id = group_id(&request.group_id)?;
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(token.parse::<UserId>().map_err(|_| invalid_page_token())?),
+        };
+        let size = page_size(request.page_size, 1_000, 10_000);
+        let mut users = self
+            .database
+            .read(organisation, move |c| {
+                Box::pin(async move {
+                    if store::batch_get(c, organisation, vec![id]).await?.is_empty() {
+                        return Err(Error::NotFound);
+                    }
+                    Ok(membership::list(c, organisation, id, after, size + 1).await?)
+                })
+            })
+            .await?;
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let more = users.len() > size;
+        users.truncate(size);
+        let next_page_token = match users.last() {
+            Some(last) if more => last.to_string(),
+            _ => String::new(),
+        };
+        let user_ids = users.iter().map(ToString::to_string).collect();
+        Ok(Response::new(ListMembersResponse { user_ids, next_page_token }))
+    }
+
+    async fn batch_list_groups_of_users(
+        &self,
+        request: Request<BatchListGroupsOfUsersRequest>,
+    ) -> Result<Response<BatchListGroupsOfUsersResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        at_most("user_ids", request.user_ids.len(), 1_000)?;
+        let ids: Vec<UserId> = request.user_ids.iter().filter_map(|id| id.parse().ok()).collect();
+        let memberships = self
+            .database
+            .read(organisation, move |c| Box::pin(membership::of_users(c, organisation, ids)))
+            .await
+            .map_err(Error::Database)?;
+        Ok(Response::new(BatchListGroupsOfUsersResponse { memberships }))
+    }
+
+    async fn apply_user(
+        &self,
+        request: Request<ApplyUserRequest>,
+    ) -> Result<Response<ApplyUserResponse>, Status> {
+        let user = required("user", request.into_inner().user)?;
+        let person = Person::of_state(&user, Actor::Caller("hand-over".into())).map_err(|_| {
+            Error::Invalid { field: "user", description: "has an id that is no UUID".into() }
+        })?;
+        let organisation = person.organisation;
+        let mut result = Ok(false);
+        for _ in 0..TRIES {
+            let person = person.clone();
+            result = self
+                .database
+                .write(organisation, move |c| Box::pin(person::apply(c, person)))
+                .await;
+            if !matches!(result, Err(sqlx::Error::Protocol(_))) {
+                break;
+            }
+        }
+        if result.map_err(Error::Database)? {
+            self.feed.wake(organisation);
+        }
+        Ok(Response::new(ApplyUserResponse {}))
+    }
+
+    type WatchChangesStream =
+        Pin<Box<dyn Stream<Item = Result<WatchChangesResponse, Status>> + Send>>;
+
+    async fn watch_changes(
+        &self,
+        request: Request<WatchChangesRequest>,
+    ) -> Result<Response<Self::WatchChangesStream>, Status> {
+        let request = request.into_inner();
+        let from_now = request.start() == WatchStart::Now;
+        let organisation = match request.organisation_id.as_str() {
+            "" => None,
+            id => Some(organisation_id(id)?),
+        };
+        let watch = Watch { organisation, resume_tokens: request.resume_tokens, from_now };
+        let stream = self.feed.watch(watch)?.map(|watched| {
+            watched.map(|watched| WatchChangesResponse {
+                resume_token: watched.resume_token,
+                change: watched.change.as_ref().map(store::change_message),
+            })
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_changes(
+        &self,
+        request: Request<ListChangesRequest>,
+    ) -> Result<Response<ListChangesResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let id = group_id(&request.group_id)?;
+        let before = match request.page_token.as_str() {
+            "" => i64::MAX,
+            token => token.parse().map_err(|_| invalid_page_token())?,
+        };
+        let size = page_size(request.page_size, 100, 1_000);
+        let changes = self
+            .database
+            .read(organisation, move |c| {
+                Box::pin(store::changes(c, organisation, id, before, size))
+            })
+            .await?;
+        let full = i64::try_from(changes.len()).is_ok_and(|len| len == size);
+        let next_page_token = match changes.last() {
+            Some(last) if full => last.sequence.to_string(),
+            _ => String::new(),
+        };
+        let changes = changes.iter().map(store::change_message).collect();
+        Ok(Response::new(ListChangesResponse { changes, next_page_token }))
+    }
+}
+
+impl Groups {
+    /// Asks identity about those of whom nothing is known here, in batches, and notes who exists.
+    async fn meet(&self, organisation: OrganisationId, members: &MemberIds) -> Result<(), Error> {
+        if members.users.is_empty() {
+            return Ok(());
+        }
+        let asked = members.to_vec();
+        let unseen = self
+            .database
+            .read(organisation, move |c| Box::pin(person::unseen(c, organisation, asked)))
+            .await?;
+        for batch in unseen.chunks(LARGEST_BATCH) {
+            let request = BatchGetUsersRequest {
+                organisation_id: organisation.to_string(),
+                ids: batch.iter().map(ToString::to_string).collect(),
+                ids_only: true,
+            };
+            let answer = self.users.clone().batch_get_users(request).await;
+            let known: Vec<(UserId, Revision)> = answer
+                .map_err(Error::Identity)?
+                .into_inner()
+                .users
+                .iter()
+                .filter_map(|user| Some((user.id.parse().ok()?, Revision(user.revision))))
+                .collect();
+            self.database
+                .write(organisation, move |c| Box::pin(person::seen(c, organisation, known)))
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a page begins, and where to watch from after the last.
+struct PageToken {
+    after: GroupId,
+    resume_token: String,
+}
+
+impl PageToken {
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(format!("{}.{}", self.after, self.resume_token))
+    }
+
+    fn decode(token: &str) -> Result<Self, Error> {
+        let decode = || {
+            let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+            let (after, resume_token) = text.split_once('.')?;
+            Some(Self { after: after.parse().ok()?, resume_token: resume_token.to_owned() })
+        };
+        decode().ok_or_else(invalid_page_token)
+    }
+}
+
+fn invalid_page_token() -> Error {
+    Error::Invalid { field: "page_token", description: "is not one of an earlier answer".into() }
+}
+
+fn page_size(asked: i32, default: i32, largest: i32) -> i64 {
+    (if asked <= 0 { default } else { asked.min(largest) }).into()
+}
+
+fn at_most(field: &'static str, count: usize, most: usize) -> Result<(), Error> {
+    if count > most {
+        let description = format!("has {count} ids; at most {most}");
+        return Err(Error::Invalid { field, description });
+    }
+    Ok(())
+}
+
+fn organisation_id(text: &str) -> Result<OrganisationId, Error> {
+    text.parse().map_err(|_| Error::Invalid {
+        field: "organisation_id",
+        description: "is not a UUID; expected an organisation's id".into(),
+    })
+}
+
+fn group_id(text: &str) -> Result<GroupId, Error> {
+    text.parse().map_err(|_| Error::NotFound)
+}
+
+fn actor(actor: Option<muster_proto::feed::v1::Actor>) -> Result<Actor, Error> {
+    Actor::from_proto(actor)
+        .map_err(|_| Error::Invalid { field: "actor", description: "names no UUID".into() })
+}
+
+fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Error> {
+    value.ok_or(Error::Invalid { field, description: "is missing".into() })
+}

@@ -1,0 +1,227 @@
+//! Lists of groups, filtered. The only SQL of the service that is put together at run time.
+
+use muster_proto::filter::v1::comparison::Operand;
+use muster_proto::filter::v1::filter::Kind;
+use muster_proto::filter::v1::{Comparison, Filter, Operator};
+use muster_proto::group::v1::Group;
+use muster_runtime::feed::{self, Head};
+use muster_runtime::id::{GroupId, OrganisationId, UserId};
+use muster_scim::caseless;
+use sqlx::{PgConnection, Postgres, QueryBuilder};
+
+use super::group::Row;
+use super::membership;
+use crate::Error;
+
+/// The most members that a page of groups holds, more than one group's.
+const MOST_MEMBERS: i64 = 200_000;
+
+/// Which groups to list.
+#[derive(Debug, Clone)]
+pub(crate) struct Listing {
+    pub filter: Option<Filter>,
+    pub after: Option<GroupId>,
+    pub skip: i64,
+    /// 0 for the total only.
+    pub limit: i64,
+    pub with_members: bool,
+}
+
+/// A page of groups.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub groups: Vec<Group>,
+    /// Whether there are more.
+    pub more: bool,
+    pub total: i64,
+    /// The feed's newest change before the page was read.
+    pub head: Head,
+}
+
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    listing: Listing,
+) -> Result<Page, Error> {
+    let head = feed::head(connection, organisation).await?;
+    let total = match &listing.filter {
+        None => head.total,
+        Some(filter) => {
+            let mut query = QueryBuilder::new("SELECT count(*) FROM groups.groups AS g WHERE ");
+            condition(&mut query, organisation, Some(filter))?;
+            query.build_query_scalar().fetch_one(&mut *connection).await?
+        }
+    };
+    let mut page = Page { groups: Vec::new(), more: false, total, head };
+    if listing.limit == 0 || total == 0 {
+        return Ok(page);
+    }
+    let mut query = QueryBuilder::new(
+        "SELECT g.group_id, g.revision, g.created_at, g.updated_at, g.origin, g.display_name,
+                g.external_id
+           FROM groups.groups AS g
+          WHERE ",
+    );
+    condition(&mut query, organisation, listing.filter.as_ref())?;
+    if let Some(after) = listing.after {
+        query.push(" AND g.group_id > ").push_bind(after);
+    }
+    query.push(" ORDER BY g.group_id LIMIT ").push_bind(listing.limit + 1);
+    query.push(" OFFSET ").push_bind(listing.skip);
+    let mut rows: Vec<Row> = query.build_query_as().fetch_all(&mut *connection).await?;
+    let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
+    page.more = rows.len() > limit;
+    rows.truncate(limit);
+    page.groups = rows.into_iter().map(|row| row.into_group(organisation)).collect();
+    if listing.with_members {
+        page.more |= put_members(connection, organisation, &mut page.groups).await?;
+    }
+    Ok(page)
+}
+
+/// Puts the members of each group, and drops the groups at the end for whose members there is no
+/// room; whether there were such.
+pub(crate) async fn put_members(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    groups: &mut Vec<Group>,
+) -> Result<bool, Error> {
+    let ids: Vec<GroupId> = groups.iter().filter_map(|group| group.id.parse().ok()).collect();
+    let members =
+        membership::of_groups(connection, organisation, ids.clone(), MOST_MEMBERS + 1).await?;
+    let cut = i64::try_from(members.len()).is_ok_and(|count| count > MOST_MEMBERS);
+    // The group that the last row is of may not be whole.
+    let whole = match members.last() {
+        Some((last, _)) if cut => ids.partition_point(|id| id < last).max(1),
+        _ => groups.len(),
+    };
+    groups.truncate(whole);
+    let mut rest = members.as_slice();
+    for (group, id) in groups.iter_mut().zip(ids) {
+        let start = rest.partition_point(|(of, _)| *of < id);
+        let end = rest.partition_point(|(of, _)| *of <= id);
+        group.member_ids = rest[start..end].iter().map(|(_, user)| user.to_string()).collect();
+        rest = &rest[end..];
+    }
+    if cut && whole == 1 {
+        // One group that is larger than a page: read the rest of it.
+        if let [group] = groups.as_mut_slice()
+            && let Ok(id) = group.id.parse::<GroupId>()
+        {
+            let all = membership::list(connection, organisation, id, None, i64::MAX).await?;
+            group.member_ids = all.iter().map(ToString::to_string).collect();
+        }
+    }
+    Ok(cut)
+}
+
+fn condition(
+    query: &mut QueryBuilder<Postgres>,
+    organisation: OrganisationId,
+    filter: Option<&Filter>,
+) -> Result<(), Error> {
+    query.push("g.organisation_id = ").push_bind(organisation);
+    if let Some(filter) = filter {
+        query.push(" AND ");
+        push(query, organisation, filter)?;
+    }
+    Ok(())
+}
+
+fn push(
+    query: &mut QueryBuilder<Postgres>,
+    organisation: OrganisationId,
+    filter: &Filter,
+) -> Result<(), Error> {
+    match &filter.kind {
+        Some(Kind::All(filters)) => join(query, organisation, &filters.filters, " AND "),
+        Some(Kind::Any(filters)) => join(query, organisation, &filters.filters, " OR "),
+        Some(Kind::Not(filter)) => {
+            query.push("NOT ");
+            push(query, organisation, filter)
+        }
+        Some(Kind::Comparison(comparison)) => compare(query, organisation, comparison),
+        Some(Kind::Ids(ids)) => {
+            // What is no id is no group's.
+            let ids: Vec<GroupId> = ids.ids.iter().filter_map(|id| id.parse().ok()).collect();
+            query.push("g.group_id = ANY (").push_bind(ids).push(")");
+            Ok(())
+        }
+        Some(Kind::Present(attribute)) => Err(unsupported(attribute)),
+        Some(Kind::Value(value)) => Err(unsupported(&value.attribute)),
+        None => Err(Error::Invalid { field: "filter", description: "is empty".into() }),
+    }
+}
+
+fn join(
+    query: &mut QueryBuilder<Postgres>,
+    organisation: OrganisationId,
+    filters: &[Filter],
+    separator: &str,
+) -> Result<(), Error> {
+    if filters.is_empty() {
+        return Err(Error::Invalid { field: "filter", description: "joins nothing".into() });
+    }
+    for (position, filter) in filters.iter().enumerate() {
+        query.push(if position == 0 { "(" } else { separator });
+        push(query, organisation, filter)?;
+    }
+    query.push(")");
+    Ok(())
+}
+
+/// Every condition is true or false, never null, so that `NOT` means what it says.
+fn compare(
+    query: &mut QueryBuilder<Postgres>,
+    organisation: OrganisationId,
+    comparison: &Comparison,
+) -> Result<(), Error> {
+    let (Operator::Equal, Some(Operand::Text(text))) =
+        (comparison.operator(), comparison.operand.as_ref())
+    else {
+        return Err(unsupported(&comparison.attribute));
+    };
+    match comparison.attribute.as_str() {
+        "display_name" => {
+            query.push("g.display_name_key = ").push_bind(caseless::key(text));
+        }
+        "external_id" => {
+            query.push("(g.external_id IS NOT NULL AND g.external_id = ");
+            query.push_bind(text.clone()).push(")");
+        }
+        "id" => match text.parse::<GroupId>() {
+            Ok(id) => {
+                query.push("g.group_id = ").push_bind(id);
+            }
+            Err(_) => {
+                query.push("false");
+            }
+        },
+        "member_ids" => match text.parse::<UserId>() {
+            // One look-up of the key, however large the group.
+            Ok(user) => {
+                query
+                    .push("EXISTS (SELECT FROM groups.membership AS m WHERE m.organisation_id = ")
+                    .push_bind(organisation)
+                    .push(" AND m.group_id = g.group_id AND m.user_id = ")
+                    .push_bind(user)
+                    .push(")");
+            }
+            Err(_) => {
+                query.push("false");
+            }
+        },
+        other => return Err(unsupported(other)),
+    }
+    Ok(())
+}
+
+fn unsupported(attribute: &str) -> Error {
+    Error::Invalid {
+        field: "filter",
+        description: format!(
+            "compares {attribute} in a way that is not supported; supported is equality of \
+             display_name, external_id, id and member_ids"
+        ),
+    }
+}

@@ -1,0 +1,141 @@
+//! Memberships: only the rows that a request names.
+
+use muster_proto::group::v1::Membership;
+use muster_runtime::id::{GroupId, OrganisationId, UserId};
+use sqlx::PgConnection;
+
+/// Adds users to a group; those who were not in it.
+pub(crate) async fn add(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    group: GroupId,
+    users: Vec<UserId>,
+) -> Result<Vec<UserId>, sqlx::Error> {
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar!(
+        r#"INSERT INTO groups.membership (organisation_id, group_id, user_id)
+           SELECT $1, $2, user_id FROM unnest($3::uuid[]) AS added (user_id)
+           ON CONFLICT (organisation_id, group_id, user_id) DO NOTHING
+           RETURNING user_id AS "user_id: UserId""#,
+        organisation as OrganisationId,
+        group as GroupId,
+        users as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Removes users from a group; those who were in it.
+pub(crate) async fn remove(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    group: GroupId,
+    users: Vec<UserId>,
+) -> Result<Vec<UserId>, sqlx::Error> {
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar!(
+        r#"DELETE FROM groups.membership
+            WHERE organisation_id = $1 AND group_id = $2 AND user_id = ANY ($3)
+           RETURNING user_id AS "user_id: UserId""#,
+        organisation as OrganisationId,
+        group as GroupId,
+        users as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Removes everybody but these from a group; those who were in it.
+pub(crate) async fn remove_others(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    group: GroupId,
+    stay: Vec<UserId>,
+) -> Result<Vec<UserId>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"DELETE FROM groups.membership AS m
+            WHERE m.organisation_id = $1 AND m.group_id = $2
+              AND NOT EXISTS (SELECT FROM unnest($3::uuid[]) AS stay (user_id)
+                               WHERE stay.user_id = m.user_id)
+           RETURNING m.user_id AS "user_id: UserId""#,
+        organisation as OrganisationId,
+        group as GroupId,
+        stay as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// A group's members after `after`, by id.
+pub(crate) async fn list(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    group: GroupId,
+    after: Option<UserId>,
+    limit: i64,
+) -> Result<Vec<UserId>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT user_id AS "user_id: UserId" FROM groups.membership
+            WHERE organisation_id = $1 AND group_id = $2 AND ($3::uuid IS NULL OR user_id > $3)
+            ORDER BY user_id LIMIT $4"#,
+        organisation as OrganisationId,
+        group as GroupId,
+        after as Option<UserId>,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// The members of several groups, by group and user.
+pub(crate) async fn of_groups(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    groups: Vec<GroupId>,
+    limit: i64,
+) -> Result<Vec<(GroupId, UserId)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT group_id AS "group_id: GroupId", user_id AS "user_id: UserId"
+             FROM groups.membership
+            WHERE organisation_id = $1 AND group_id = ANY ($2)
+            ORDER BY group_id, user_id LIMIT $3"#,
+        organisation as OrganisationId,
+        groups as Vec<GroupId>,
+        limit,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.group_id, row.user_id)).collect())
+}
+
+/// The groups that users are in, by user and group.
+pub(crate) async fn of_users(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    users: Vec<UserId>,
+) -> Result<Vec<Membership>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT m.user_id AS "user_id: UserId", m.group_id AS "group_id: GroupId", g.display_name
+             FROM groups.membership AS m
+             JOIN groups.groups AS g
+               ON g.organisation_id = m.organisation_id AND g.group_id = m.group_id
+            WHERE m.organisation_id = $1 AND m.user_id = ANY ($2)
+            ORDER BY m.user_id, m.group_id"#,
+        organisation as OrganisationId,
+        users as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Membership {
+            user_id: row.user_id.to_string(),
+            group_id: row.group_id.to_string(),
+            group_display_name: row.display_name,
+        })
+        .collect())
+}
