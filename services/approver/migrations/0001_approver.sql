@@ -1,0 +1,98 @@
+-- Schema approver: who was declared to approve for whom, what has come of it, and the feed of the
+-- changes. Every key begins with organisation_id, so that the tables can be distributed by it.
+
+-- What is known of users. A deleted one stays, without an address.
+CREATE TABLE person (
+    organisation_id uuid    NOT NULL,
+    user_id         uuid    NOT NULL,
+    revision        bigint  NOT NULL,
+    active          boolean NOT NULL,
+    deleted         boolean NOT NULL,
+    email           text    NOT NULL,
+    email_key       text    COLLATE "C",
+    PRIMARY KEY (organisation_id, user_id)
+);
+CREATE INDEX person_email ON person (organisation_id, email_key);
+
+-- A row for each address ever owned or declared, only to be locked: whoever declares an address
+-- and whoever appears with it cannot miss each other.
+CREATE TABLE address (
+    organisation_id uuid NOT NULL,
+    email_key       text NOT NULL COLLATE "C",
+    PRIMARY KEY (organisation_id, email_key)
+);
+
+-- The declared approvers of a user, in order. `approver_id` is set the first time that the address
+-- belongs to an active user, and follows that person from then on.
+CREATE TABLE declaration (
+    organisation_id uuid    NOT NULL,
+    user_id         uuid    NOT NULL,
+    email_key       text    NOT NULL COLLATE "C",
+    position        integer NOT NULL,
+    email           text    NOT NULL,
+    approver_id     uuid,
+    PRIMARY KEY (organisation_id, user_id, email_key)
+);
+CREATE INDEX declaration_email ON declaration (organisation_id, email_key);
+CREATE INDEX declaration_approver ON declaration (organisation_id, approver_id);
+
+-- How far this service has followed identity (libs/runtime/src/follower.rs).
+CREATE TABLE cursor (
+    organisation_id uuid   NOT NULL PRIMARY KEY,
+    sequence        bigint NOT NULL,
+    resume_token    text   NOT NULL
+);
+
+-- The feed (libs/runtime/src/feed.rs), the same in every service.
+CREATE TABLE feed_lock (
+    organisation_id uuid NOT NULL PRIMARY KEY
+);
+CREATE TABLE feed_key (
+    secret bytea NOT NULL
+);
+INSERT INTO feed_key (secret)
+VALUES (sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
+CREATE TABLE change (
+    organisation_id uuid        NOT NULL,
+    sequence        bigint      NOT NULL,
+    change_id       uuid        NOT NULL,
+    written_at      timestamptz NOT NULL,
+    kind            smallint    NOT NULL,
+    subject_id      uuid        NOT NULL,
+    revision        bigint      NOT NULL,
+    before          jsonb,
+    after           jsonb,
+    actor           text        NOT NULL,
+    traceparent     text,
+    total           bigint      NOT NULL,
+    active          bigint      NOT NULL,
+    PRIMARY KEY (organisation_id, sequence)
+);
+CREATE INDEX change_subject ON change (organisation_id, subject_id, sequence);
+CREATE INDEX change_written_at ON change (written_at);
+
+-- The service's role works on one organisation at a time: the one set in its transaction. Without
+-- one, a statement fails or finds nothing.
+DO $$
+DECLARE name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['person', 'address', 'declaration', 'cursor', 'feed_lock', 'feed_key', 'change'] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
+        IF name <> 'feed_key' THEN
+            EXECUTE format(
+                'CREATE POLICY own ON %I USING (organisation_id = current_setting(''muster.organisation_id'')::uuid)', name);
+        END IF;
+    END LOOP;
+END $$;
+-- Known before an organisation is: how far each has been followed, and the key of resume tokens.
+CREATE POLICY everybody ON cursor FOR SELECT USING (true);
+CREATE POLICY everybody ON feed_lock FOR SELECT USING (true);
+CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON declaration TO muster_approver;
+GRANT SELECT, INSERT, UPDATE ON person, address, cursor TO muster_approver;
+GRANT SELECT, INSERT ON change TO muster_approver;
+-- UPDATE, because a row lock asks for it.
+GRANT SELECT, INSERT, UPDATE ON feed_lock TO muster_approver;
+GRANT SELECT ON feed_key TO muster_approver;

@@ -1,0 +1,159 @@
+//! The questions: who approves for whom.
+
+use muster_proto::approver::v1::{Approvees, Approver, ApproverChange, UserApprovers};
+use muster_runtime::feed::{Change, Kind};
+use muster_runtime::id::{OrganisationId, Revision, UserId};
+use sqlx::PgConnection;
+
+use crate::declaration::{Facts, Snapshot, Somebody};
+
+/// The approvers of each of these users for whom anyone was declared, by user, in declared order.
+pub(crate) async fn batch_get(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    users: Vec<UserId>,
+) -> Result<Vec<(UserId, Vec<Approver>)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT d.user_id AS "user_id: UserId", d.email,
+                  l.user_id AS "linked_id?: UserId", l.email AS "linked_email?",
+                  l.active AS "linked_active?",
+                  o.user_id AS "owner_id?: UserId", o.email AS "owner_email?",
+                  o.active AS "owner_active?"
+             FROM approver.declaration AS d
+             LEFT JOIN approver.person AS l
+               ON l.organisation_id = d.organisation_id AND l.user_id = d.approver_id
+             LEFT JOIN LATERAL (SELECT p.user_id, p.email, p.active FROM approver.person AS p
+                                 WHERE p.organisation_id = $1 AND p.email_key = d.email_key
+                                   AND d.approver_id IS NULL
+                                 ORDER BY p.user_id LIMIT 1) AS o ON true
+            WHERE d.organisation_id = $1 AND d.user_id = ANY ($2)
+            ORDER BY d.user_id, d.position"#,
+        organisation as OrganisationId,
+        users as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut approvers: Vec<(UserId, Vec<Approver>)> = Vec::new();
+    for row in rows {
+        let somebody = |id: Option<UserId>, email: Option<String>, active: Option<bool>| {
+            Some(Somebody {
+                id: id?,
+                email: email.unwrap_or_default(),
+                active: active.unwrap_or_default(),
+            })
+        };
+        let approver = Facts {
+            user: row.user_id,
+            email: row.email,
+            linked: somebody(row.linked_id, row.linked_email, row.linked_active),
+            owner: somebody(row.owner_id, row.owner_email, row.owner_active),
+        }
+        .to_proto();
+        match approvers.last_mut() {
+            Some((user, list)) if *user == row.user_id => list.push(approver),
+            _ => approvers.push((row.user_id, vec![approver])),
+        }
+    }
+    Ok(approvers)
+}
+
+/// The same as a message.
+pub(crate) fn message((user, approvers): (UserId, Vec<Approver>)) -> UserApprovers {
+    UserApprovers { user_id: user.to_string(), approvers }
+}
+
+/// For whom each of these users approves, by approver.
+pub(crate) async fn approvees(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    approvers: Vec<UserId>,
+) -> Result<Vec<Approvees>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT DISTINCT d.approver_id AS "approver_id!: UserId", d.user_id AS "user_id: UserId"
+             FROM approver.declaration AS d
+             JOIN approver.person AS p
+               ON p.organisation_id = d.organisation_id AND p.user_id = d.approver_id AND p.active
+            WHERE d.organisation_id = $1 AND d.approver_id = ANY ($2)
+            ORDER BY 1, 2"#,
+        organisation as OrganisationId,
+        approvers as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut approvees: Vec<Approvees> = Vec::new();
+    for row in rows {
+        let approver_id = row.approver_id.to_string();
+        match approvees.last_mut() {
+            Some(last) if last.approver_id == approver_id => {
+                last.user_ids.push(row.user_id.to_string());
+            }
+            _ => approvees.push(Approvees { approver_id, user_ids: vec![row.user_id.to_string()] }),
+        }
+    }
+    Ok(approvees)
+}
+
+/// Whether each of these approvers may approve for the user beside them.
+pub(crate) async fn check(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    approvers: Vec<Option<UserId>>,
+    users: Vec<Option<UserId>>,
+) -> Result<Vec<bool>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM approver.declaration AS d
+                            JOIN approver.person AS p
+                              ON p.organisation_id = d.organisation_id
+                             AND p.user_id = d.approver_id AND p.active
+                           WHERE d.organisation_id = $1 AND d.approver_id = asked.approver_id
+                             AND d.user_id = asked.user_id) AS "allowed!"
+             FROM unnest($2::uuid[], $3::uuid[])
+                  WITH ORDINALITY AS asked (approver_id, user_id, position)
+            ORDER BY asked.position"#,
+        organisation as OrganisationId,
+        approvers as Vec<Option<UserId>>,
+        users as Vec<Option<UserId>>,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// The changes of one user's approvers before `before`, the newest first.
+pub(crate) async fn changes(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    user: UserId,
+    before: i64,
+    limit: i64,
+) -> Result<Vec<Change>, sqlx::Error> {
+    sqlx::query_as!(
+        Change,
+        r#"SELECT organisation_id AS "organisation_id: OrganisationId", sequence, change_id,
+                  written_at, kind AS "kind: Kind", subject_id, revision AS "revision: Revision",
+                  before, after, actor, traceparent
+             FROM approver.change
+            WHERE organisation_id = $1 AND subject_id = $2 AND sequence < $3
+            ORDER BY sequence DESC LIMIT $4"#,
+        organisation as OrganisationId,
+        user as UserId,
+        before,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// The change as readers of the feed get it.
+pub(crate) fn change_message(change: &Change) -> ApproverChange {
+    let restore = |payload: &Option<serde_json::Value>| -> Vec<Approver> {
+        let snapshots: Option<Vec<Snapshot>> =
+            payload.clone().and_then(|payload| serde_json::from_value(payload).ok());
+        snapshots.unwrap_or_default().into_iter().map(Approver::from).collect()
+    };
+    ApproverChange {
+        metadata: Some(change.metadata()),
+        user_id: UserId::from(change.subject_id).to_string(),
+        before: restore(&change.before),
+        after: restore(&change.after),
+    }
+}

@@ -1,0 +1,4 @@
+//! All SQL of the service.
+
+pub(crate) mod approver;
+pub(crate) mod person;
