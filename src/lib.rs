@@ -1,5 +1,11 @@
 //! The parts of the program `muster` that its tests use as well.
 
+pub mod demonstration;
+pub mod everything;
+pub mod local_postgres;
+pub mod migrate;
+pub mod operate;
+pub mod parts;
 pub mod rehearsal;
 pub mod rehearse;
 pub mod scim_client;

@@ -1,3 +1,181 @@
 //! The program `muster`.
 
-fn main() {}
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use muster::everything::{Everything, Options};
+use muster::migrate::MigrateArgs;
+use muster::operate::{AdminCommand, ApiKeyCommand, OrganisationCommand};
+use muster::parts::{FollowerArgs, GatewayArgs, IdentityArgs};
+use muster::rehearse::RehearseArgs;
+use muster::{demonstration, migrate, operate, parts, rehearse};
+use muster_runtime::telemetry::{self, LogFormat};
+
+/// Receives an organisation's people from Okta by SCIM, and serves them over gRPC.
+///
+/// Without a command it runs everything in one process on a Postgres of its own; on an empty data
+/// folder it makes a demonstration organisation and plays the guide into it.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = "Example:
+  muster --listen 127.0.0.1:8080 --data-dir .muster
+
+MUSTER_LOG says what is logged, such as info or muster=debug; MUSTER_LOG_FORMAT=json how.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Where to listen for HTTP
+    #[arg(long, env = "MUSTER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Where to listen for gRPC; plain text, so on this machine only
+    #[arg(long, env = "MUSTER_GRPC_LISTEN", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
+    grpc_listen: SocketAddr,
+    /// Where to keep the data
+    #[arg(long, env = "MUSTER_DATA_DIR", default_value = ".muster", value_name = "FOLDER")]
+    data_dir: PathBuf,
+    /// Make no demonstration organisation
+    #[arg(long, env = "MUSTER_EMPTY")]
+    empty: bool,
+    /// A PostgreSQL to use instead of one of our own, with a role that may create roles
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// The address that clients use, where it is another than --listen
+    #[arg(long, env = "MUSTER_PUBLIC_URL", value_name = "URL")]
+    public_url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway: SCIM over HTTP
+    Gateway(GatewayArgs),
+    /// Run the identity service: organisations, keys and users
+    Identity(IdentityArgs),
+    /// Run the group service
+    #[command(after_help = "Example:
+  muster group --grpc-listen 127.0.0.1:50052 \\
+      --database-url postgres://muster_group@localhost/muster")]
+    Group(FollowerArgs),
+    /// Run the approver service
+    #[command(after_help = "Example:
+  muster approver --grpc-listen 127.0.0.1:50053 \\
+      --database-url postgres://muster_approver@localhost/muster")]
+    Approver(FollowerArgs),
+    Migrate(MigrateArgs),
+    /// Create organisations
+    #[command(subcommand)]
+    Organisation(OrganisationCommand),
+    /// Create admins
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    /// Create, list and revoke API keys
+    #[command(subcommand)]
+    ApiKey(ApiKeyCommand),
+    Rehearse(RehearseArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = match std::env::var("MUSTER_LOG_FORMAT").as_deref() {
+        Ok("json") => LogFormat::Json,
+        _ => LogFormat::Text,
+    };
+    let telemetry = match telemetry::start(service_name(cli.command.as_ref()), format, "warn") {
+        Ok(telemetry) => telemetry,
+        Err(error) => return fail(&error),
+    };
+    let result = run(cli).await;
+    // Exports what is queued; it blocks.
+    drop(tokio::task::spawn_blocking(move || drop(telemetry)).await);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{error:#}")),
+    }
+}
+
+fn fail(error: &str) -> ExitCode {
+    eprintln!("muster: {error}");
+    ExitCode::FAILURE
+}
+
+fn service_name(command: Option<&Command>) -> &'static str {
+    match command {
+        Some(Command::Gateway(_)) => "muster-gateway",
+        Some(Command::Identity(_)) => "muster-identity",
+        Some(Command::Group(_)) => "muster-group",
+        Some(Command::Approver(_)) => "muster-approver",
+        _ => "muster",
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        None => everything(cli.run).await,
+        Some(Command::Gateway(args)) => parts::gateway(args).await,
+        Some(Command::Identity(args)) => parts::identity(args).await,
+        Some(Command::Group(args)) => parts::group(args).await,
+        Some(Command::Approver(args)) => parts::approver(args).await,
+        Some(Command::Migrate(args)) => migrate::run(args).await,
+        Some(Command::Organisation(command)) => operate::organisation(command).await,
+        Some(Command::Admin(command)) => operate::admin(command).await,
+        Some(Command::ApiKey(command)) => operate::api_key(command).await,
+        Some(Command::Rehearse(args)) => rehearse::run(args).await,
+    }
+}
+
+async fn everything(args: RunArgs) -> anyhow::Result<()> {
+    let life = parts::stopped_by_signals();
+    let options = Options {
+        listen: args.listen,
+        grpc_listen: args.grpc_listen,
+        data_dir: args.data_dir.clone(),
+        database_url: args.database_url,
+        public_url: args.public_url,
+    };
+    let everything = Everything::start(options, life.clone()).await?;
+    let shown = tokio::select! {
+        shown = show(&everything, &args.data_dir, args.empty) => shown,
+        () = life.stopped() => Ok(()),
+    };
+    if shown.is_err() {
+        life.stop();
+    }
+    everything.finish().await?;
+    shown
+}
+
+/// Makes the demonstration, unless nobody wants one, and says where everything is.
+async fn show(everything: &Everything, data_dir: &std::path::Path, empty: bool) -> anyhow::Result<()> {
+    let demonstration = if empty {
+        None
+    } else {
+        Some(demonstration::ensure(everything, data_dir).await?)
+    };
+    if let Some((passed, failed, failures)) = demonstration.as_ref().and_then(|d| d.played.as_ref()) {
+        for failure in failures {
+            println!("  ✗ {failure}");
+        }
+        println!("Played the guide as Okta would: {passed} passed, {failed} failed");
+    }
+    println!("Muster is running");
+    println!("  Console        {}/admin", everything.public_url);
+    println!("  SCIM base URL  {}", everything.scim_url());
+    match &demonstration {
+        Some(demonstration) => println!("  Token          Static {}", demonstration.key),
+        None => println!(
+            "  Token          muster organisation create --slug SLUG --name NAME\n\
+             {:17}muster api-key create --organisation SLUG --label TEXT",
+            ""
+        ),
+    }
+    println!("  gRPC           {}", everything.grpc_address);
+    println!("Ctrl-C stops it.");
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! `muster migrate`: roles, schemas and tables, from one administrative connection.
+
+use std::str::FromStr as _;
+
+use anyhow::Context as _;
+use clap::Args;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
+
+/// Create or update roles, schemas and tables.
+///
+/// Safe to run again, and by two at once. The roles log in with the passwords given, or keep those
+/// they have.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  DATABASE_URL=postgres://postgres@db.example.com/muster muster migrate")]
+pub struct MigrateArgs {
+    /// A connection that may create roles and schemas
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: String,
+    /// The password of the role `muster_identity`
+    #[arg(long, env = "MUSTER_IDENTITY_DATABASE_PASSWORD", hide_env_values = true)]
+    pub identity_password: Option<String>,
+    /// The password of the role `muster_group`
+    #[arg(long, env = "MUSTER_GROUP_DATABASE_PASSWORD", hide_env_values = true)]
+    pub group_password: Option<String>,
+    /// The password of the role `muster_approver`
+    #[arg(long, env = "MUSTER_APPROVER_DATABASE_PASSWORD", hide_env_values = true)]
+    pub approver_password: Option<String>,
+}
+
+/// What a service owns in the database.
+struct Owned<'a> {
+    schema: &'static str,
+    role: &'static str,
+    migrator: &'static Migrator,
+    password: Option<&'a str>,
+}
+
+/// The lock that keeps two migrations apart.
+const LOCK: i64 = 0x006d_7573_7465_7200;
+
+/// Runs `muster migrate`.
+pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
+    migrate(&args).await?;
+    println!("The schemas identity, groups and approver are up to date.");
+    Ok(())
+}
+
+/// Creates or updates roles, schemas and tables.
+pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
+    let options = PgConnectOptions::from_str(&args.database_url)
+        .context("the database URL is not of the form postgres://…")?;
+    let mut admin = options.connect().await.context("the database cannot be reached")?;
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut admin).await?;
+    let owned = [
+        Owned {
+            schema: muster_identity::SCHEMA,
+            role: muster_identity::ROLE,
+            migrator: &muster_identity::MIGRATOR,
+            password: args.identity_password.as_deref(),
+        },
+        Owned {
+            schema: muster_group::SCHEMA,
+            role: muster_group::ROLE,
+            migrator: &muster_group::MIGRATOR,
+            password: args.group_password.as_deref(),
+        },
+        Owned {
+            schema: muster_approver::SCHEMA,
+            role: muster_approver::ROLE,
+            migrator: &muster_approver::MIGRATOR,
+            password: args.approver_password.as_deref(),
+        },
+    ];
+    for owned in owned {
+        let schema = owned.schema;
+        migrate_one(&mut admin, &options, owned)
+            .await
+            .with_context(|| format!("the schema {schema} cannot be brought up to date"))?;
+    }
+    // Closing the session frees the lock.
+    admin.close().await?;
+    Ok(())
+}
+
+async fn migrate_one(
+    admin: &mut PgConnection,
+    options: &PgConnectOptions,
+    owned: Owned<'_>,
+) -> anyhow::Result<()> {
+    let Owned { schema, role, migrator, password } = owned;
+    let exists: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_roles WHERE rolname = $1")
+        .bind(role)
+        .fetch_optional(&mut *admin)
+        .await?;
+    // Names are constants of ours, not input.
+    let mut execute = async |statement: String| admin.execute(AssertSqlSafe(statement)).await;
+    if exists.is_none() {
+        execute(format!("CREATE ROLE {role} LOGIN NOINHERIT")).await?;
+    }
+    if let Some(password) = password {
+        let password = password.replace('\'', "''");
+        execute(format!("ALTER ROLE {role} PASSWORD E'{}'", password.replace('\\', "\\\\")))
+            .await
+            .map_err(|_| anyhow::anyhow!("the password of {role} was refused"))?;
+    }
+    execute(format!("GRANT {role} TO CURRENT_USER")).await?;
+    execute(format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
+    execute(format!("GRANT USAGE ON SCHEMA {schema} TO {role}")).await?;
+    let mut owner = options.clone().options([("search_path", schema)]).connect().await?;
+    migrator.run(&mut owner).await?;
+    owner
+        .execute(AssertSqlSafe(format!("GRANT SELECT ON {schema}._sqlx_migrations TO {role}")))
+        .await?;
+    owner.close().await?;
+    Ok(())
+}

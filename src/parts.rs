@@ -1,0 +1,181 @@
+//! The parts of Muster, as processes of their own.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use clap::Args;
+use muster_runtime::life::Life;
+use muster_runtime::postgres::Settings;
+use muster_runtime::transport::Transport;
+use muster_runtime::{grpc, http_server};
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+
+/// How many connections each service holds at most.
+pub const CONNECTIONS: u32 = 16;
+
+/// What identity needs.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster identity --grpc-listen 127.0.0.1:50051 \\
+      --database-url postgres://muster_identity@localhost/muster")]
+pub struct IdentityArgs {
+    /// Where to listen for gRPC; plain text, so on this machine only
+    #[arg(long, env = "MUSTER_GRPC_LISTEN", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
+    pub grpc_listen: SocketAddr,
+    /// The database, with the role muster_identity
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: String,
+}
+
+/// What a service needs that follows identity.
+#[derive(Debug, Args)]
+pub struct FollowerArgs {
+    /// Where to listen for gRPC; plain text, so on this machine only
+    #[arg(long, env = "MUSTER_GRPC_LISTEN", value_name = "ADDRESS")]
+    pub grpc_listen: SocketAddr,
+    /// The database, with the service's own role
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: String,
+    /// Where identity listens
+    #[arg(long, env = "MUSTER_IDENTITY_URL", default_value = "http://127.0.0.1:50051", value_name = "URL")]
+    pub identity_url: String,
+}
+
+/// What the gateway needs.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  muster gateway --identity-url http://127.0.0.1:50051 --group-url http://127.0.0.1:50052 \\
+      --approver-url http://127.0.0.1:50053")]
+pub struct GatewayArgs {
+    /// Where to listen for HTTP
+    #[arg(long, env = "MUSTER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// The address that clients use, where it is another, such as https://muster.example.com
+    #[arg(long, env = "MUSTER_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Where identity listens
+    #[arg(long, env = "MUSTER_IDENTITY_URL", default_value = "http://127.0.0.1:50051", value_name = "URL")]
+    pub identity_url: String,
+    /// Where the group service listens
+    #[arg(long, env = "MUSTER_GROUP_URL", default_value = "http://127.0.0.1:50052", value_name = "URL")]
+    pub group_url: String,
+    /// Where the approver service listens
+    #[arg(long, env = "MUSTER_APPROVER_URL", default_value = "http://127.0.0.1:50053", value_name = "URL")]
+    pub approver_url: String,
+    /// The most bytes of a request body
+    #[arg(long, env = "MUSTER_MAX_BODY_BYTES", default_value_t = 1024 * 1024, value_name = "BYTES")]
+    pub max_body_bytes: usize,
+}
+
+/// Runs identity until the process is told to stop.
+pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
+    let life = stopped_by_signals();
+    let settings = settings(args.database_url, muster_identity::SCHEMA);
+    let routes = muster_identity::start(&settings, &life).await.map_err(database_error)?;
+    serve(args.grpc_listen, routes, muster_identity::SERVICES, life).await
+}
+
+/// Runs the group service until the process is told to stop.
+pub async fn group(args: FollowerArgs) -> anyhow::Result<()> {
+    let life = stopped_by_signals();
+    let settings = settings(args.database_url, muster_group::SCHEMA);
+    let identity = Transport::connect(&args.identity_url)?;
+    let routes = muster_group::start(&settings, identity, &life).await.map_err(database_error)?;
+    serve(args.grpc_listen, routes, muster_group::SERVICES, life).await
+}
+
+/// Runs the approver service until the process is told to stop.
+pub async fn approver(args: FollowerArgs) -> anyhow::Result<()> {
+    let life = stopped_by_signals();
+    let settings = settings(args.database_url, muster_approver::SCHEMA);
+    let identity = Transport::connect(&args.identity_url)?;
+    let routes = muster_approver::start(&settings, identity, &life).await.map_err(database_error)?;
+    serve(args.grpc_listen, routes, muster_approver::SERVICES, life).await
+}
+
+/// Runs the gateway until the process is told to stop.
+pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
+    let life = stopped_by_signals();
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", args.listen))?;
+    let public_url = match args.public_url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("http://{}", listener.local_addr()?),
+    };
+    let limits =
+        muster_gateway::Limits { body_bytes: args.max_body_bytes, ..muster_gateway::Limits::default() };
+    let router = muster_gateway::router(muster_gateway::Config {
+        public_url: public_url.clone(),
+        identity: Transport::connect(&args.identity_url)?,
+        group: Transport::connect(&args.group_url)?,
+        approver: Transport::connect(&args.approver_url)?,
+        limits,
+    });
+    println!("SCIM base URL  {public_url}/scim/v2");
+    http_server::serve(listener, router, http_server::Limits::default(), life).await?;
+    Ok(())
+}
+
+/// The settings of a service's database, logged in as the role of the URL.
+fn settings(url: String, schema: &'static str) -> Settings {
+    Settings { url, schema, role: None, max_connections: CONNECTIONS }
+}
+
+async fn serve(
+    address: SocketAddr,
+    routes: Routes,
+    services: &[&str],
+    life: Life,
+) -> anyhow::Result<()> {
+    let listener =
+        grpc::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    println!("gRPC address  {}", listener.local_addr()?);
+    let routes = grpc::with_health_and_reflection(
+        routes,
+        services,
+        muster_proto::FILE_DESCRIPTOR_SET,
+    )
+    .await?;
+    grpc::serve(listener, routes, life.clone()).await?;
+    life.drain().await;
+    Ok(())
+}
+
+/// What is wrong with the database, in words.
+pub fn database_error(error: sqlx::Error) -> anyhow::Error {
+    let code = error.as_database_error().and_then(|e| e.code()).map(|code| code.into_owned());
+    let advice = match (&error, code.as_deref()) {
+        (_, Some("42P01" | "3F000" | "42501")) => {
+            "the tables are not there or not this role's: run muster migrate, and log in as the \
+             service's own role"
+        }
+        (sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut, _) => {
+            "the database cannot be reached; is DATABASE_URL right?"
+        }
+        _ => "the database does not serve",
+    };
+    anyhow::Error::new(error).context(advice)
+}
+
+/// A life that ends with Ctrl-C or SIGTERM.
+pub fn stopped_by_signals() -> Life {
+    use tokio::signal::unix::{SignalKind, signal};
+    let life = Life::new();
+    let stopping = life.clone();
+    tokio::spawn(async move {
+        let terminate = async {
+            match signal(SignalKind::terminate()) {
+                Ok(mut terminate) => terminate.recv().await,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate => {}
+        }
+        stopping.stop();
+    });
+    life
+}
