@@ -115,12 +115,12 @@ async fn play_step(client: &ScimClient, session: &str, step: &Step) -> Answer {
         }
         assert!(
             step.eventually && Instant::now() < deadline,
-            "{session}, “{}”\n  sent     {}\n  came     {} {}\n  expected {:?} {}\n  {}",
+            "{session}, “{}”\n  sent     {}\n  came     {} {}\n  expected {} {}\n  {}",
             step.name,
             request.in_words(),
             answer.status,
             answer.text,
-            step.expect.status,
+            step.expect.status.in_words(),
             step.expect.body.as_ref().unwrap_or(&Value::Null),
             failures.join("\n  "),
         );
@@ -162,14 +162,28 @@ impl Request {
     }
 }
 
+impl Status {
+    fn fits(&self, came: u16) -> bool {
+        match self {
+            Self::One(status) => came == *status,
+            Self::OneOf(statuses) => statuses.contains(&came),
+        }
+    }
+
+    fn in_words(&self) -> String {
+        match self {
+            Self::One(status) => status.to_string(),
+            Self::OneOf(statuses) => {
+                statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ")
+            }
+        }
+    }
+}
+
 /// What is wrong with an answer: what the step asks for, and what holds for every answer.
 fn failures(answer: &Answer, expect: &Expect) -> Vec<String> {
     let mut failures = Vec::new();
-    let fits = match &expect.status {
-        Status::One(status) => answer.status == *status,
-        Status::OneOf(statuses) => statuses.contains(&answer.status),
-    };
-    if !fits {
+    if !expect.status.fits(answer.status) {
         failures.push(format!("status is {}", answer.status));
     }
     if let Some(expected) = &expect.body {
