@@ -66,7 +66,7 @@ impl Report {
 pub async fn play(
     client: &ScimClient,
     dialect: Dialect,
-    mut progress: impl FnMut(Progress<'_>) + Send,
+    mut progress: impl FnMut(Progress<'_>) + Send + Sync,
 ) -> Report {
     let cast = person::everybody();
     let total = credentials::STEPS
@@ -103,7 +103,7 @@ struct Rehearsal<'a> {
     groups: Vec<groups::PushedGroup>,
     report: Report,
     total: usize,
-    progress: &'a mut (dyn FnMut(Progress<'_>) + Send),
+    progress: &'a mut (dyn FnMut(Progress<'_>) + Send + Sync),
 }
 
 /// A person as Okta has them, with what it remembers of their user on the server.
@@ -150,5 +150,26 @@ impl Rehearsal<'_> {
             })
             .map(String::as_str)
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rehearsal_can_be_spawned_as_a_task() {
+        fn is_send(_: impl Send) {}
+        let client = ScimClient::new("http://127.0.0.1:1/scim/v2", "Static k").unwrap();
+        let mut steps = 0;
+        is_send(play(&client, Dialect::Patch, |progress| steps = progress.done));
+    }
+
+    #[tokio::test]
+    async fn where_nobody_answers_nothing_else_is_tried() {
+        let client = ScimClient::new("http://127.0.0.1:1/scim/v2", "Static k").unwrap();
+        let report = play(&client, Dialect::Patch, |_| {}).await;
+        assert_eq!((report.passed(), report.failed()), (0, 1));
+        assert!(report.steps[0].failures[0].contains("no answer came"), "{report:?}");
     }
 }
