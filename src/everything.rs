@@ -102,8 +102,9 @@ impl Everything {
         let identity = muster_identity::start(&identity, &life).await.map_err(database_error)?;
         let to_identity = Transport::in_process(identity.clone());
         let group = settings(muster_group::SCHEMA, muster_group::ROLE);
-        let group =
-            muster_group::start(&group, to_identity.clone(), &life).await.map_err(database_error)?;
+        let group = muster_group::start(&group, to_identity.clone(), &life)
+            .await
+            .map_err(database_error)?;
         let approver = settings(muster_approver::SCHEMA, muster_approver::ROLE);
         let approver = muster_approver::start(&approver, to_identity.clone(), &life)
             .await

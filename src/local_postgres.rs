@@ -81,14 +81,13 @@ impl LocalPostgres {
         if let Err(error) = wait_ready(&mut server, &socket_folder).await {
             signal("INT", server.id()).await;
             let tail = tail(&log);
-            return Err(error.context(format!("PostgreSQL did not start; {} ends with:\n{tail}", log.display())));
+            return Err(error.context(format!(
+                "PostgreSQL did not start; {} ends with:\n{tail}",
+                log.display()
+            )));
         }
-        let this = Self {
-            server: Some(server),
-            socket_folder,
-            _short_folder: short_folder,
-            _lock: lock,
-        };
+        let this =
+            Self { server: Some(server), socket_folder, _short_folder: short_folder, _lock: lock };
         this.create_database().await?;
         Ok(this)
     }
@@ -116,8 +115,9 @@ impl LocalPostgres {
     }
 
     async fn create_database(&self) -> anyhow::Result<()> {
-        let options = PgConnectOptions::from_str(&url(&self.socket_folder, "postgres", "postgres"))?
-            .disable_statement_logging();
+        let options =
+            PgConnectOptions::from_str(&url(&self.socket_folder, "postgres", "postgres"))?
+                .disable_statement_logging();
         let mut connection = options.connect().await.context("PostgreSQL refuses its owner")?;
         let exists: Option<i32> =
             sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = 'muster'")

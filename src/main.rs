@@ -18,10 +18,14 @@ use muster_runtime::telemetry::{self, LogFormat};
 /// Without a command it runs everything in one process on a Postgres of its own; on an empty data
 /// folder it makes a demonstration organisation and plays the guide into it.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = "Example:
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:
   muster --listen 127.0.0.1:8080 --data-dir .muster
 
-MUSTER_LOG says what is logged, such as info or muster=debug; MUSTER_LOG_FORMAT=json how.")]
+MUSTER_LOG says what is logged, such as info or muster=debug; MUSTER_LOG_FORMAT=json how."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -35,7 +39,12 @@ struct RunArgs {
     #[arg(long, env = "MUSTER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// Where to listen for gRPC; plain text, so on this machine only
-    #[arg(long, env = "MUSTER_GRPC_LISTEN", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "MUSTER_GRPC_LISTEN",
+        default_value = "127.0.0.1:50051",
+        value_name = "ADDRESS"
+    )]
     grpc_listen: SocketAddr,
     /// Where to keep the data
     #[arg(long, env = "MUSTER_DATA_DIR", default_value = ".muster", value_name = "FOLDER")]
@@ -152,13 +161,15 @@ async fn everything(args: RunArgs) -> anyhow::Result<()> {
 }
 
 /// Makes the demonstration, unless nobody wants one, and says where everything is.
-async fn show(everything: &Everything, data_dir: &std::path::Path, empty: bool) -> anyhow::Result<()> {
-    let demonstration = if empty {
-        None
-    } else {
-        Some(demonstration::ensure(everything, data_dir).await?)
-    };
-    if let Some((passed, failed, failures)) = demonstration.as_ref().and_then(|d| d.played.as_ref()) {
+async fn show(
+    everything: &Everything,
+    data_dir: &std::path::Path,
+    empty: bool,
+) -> anyhow::Result<()> {
+    let demonstration =
+        if empty { None } else { Some(demonstration::ensure(everything, data_dir).await?) };
+    if let Some((passed, failed, failures)) = demonstration.as_ref().and_then(|d| d.played.as_ref())
+    {
         for failure in failures {
             println!("  ✗ {failure}");
         }

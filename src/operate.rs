@@ -19,7 +19,12 @@ use time::format_description::well_known::Rfc3339;
 #[derive(Debug, Args)]
 pub struct Identity {
     /// Where identity listens
-    #[arg(long, env = "MUSTER_IDENTITY_URL", default_value = "http://127.0.0.1:50051", value_name = "URL")]
+    #[arg(
+        long,
+        env = "MUSTER_IDENTITY_URL",
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL"
+    )]
     pub identity_url: String,
 }
 
@@ -59,7 +64,12 @@ pub enum AdminCommand {
         #[arg(long)]
         name: String,
         /// Where the console is
-        #[arg(long, env = "MUSTER_PUBLIC_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+        #[arg(
+            long,
+            env = "MUSTER_PUBLIC_URL",
+            default_value = "http://127.0.0.1:8080",
+            value_name = "URL"
+        )]
         public_url: String,
         /// Where identity is
         #[command(flatten)]
@@ -160,7 +170,10 @@ pub async fn api_key(command: ApiKeyCommand) -> anyhow::Result<()> {
                     None => moment(key.last_use_time),
                 };
                 let created = moment(key.create_time);
-                println!("{:36}  {:34}  {created:20}  {used:20}  {}", key.id, key.prefix, key.label);
+                println!(
+                    "{:36}  {:34}  {created:20}  {used:20}  {}",
+                    key.id, key.prefix, key.label
+                );
             }
         }
         ApiKeyCommand::Revoke { organisation, id, identity } => {

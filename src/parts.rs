@@ -21,7 +21,12 @@ pub const CONNECTIONS: u32 = 16;
       --database-url postgres://muster_identity@localhost/muster")]
 pub struct IdentityArgs {
     /// Where to listen for gRPC; plain text, so on this machine only
-    #[arg(long, env = "MUSTER_GRPC_LISTEN", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "MUSTER_GRPC_LISTEN",
+        default_value = "127.0.0.1:50051",
+        value_name = "ADDRESS"
+    )]
     pub grpc_listen: SocketAddr,
     /// The database, with the role muster_identity
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
@@ -38,7 +43,12 @@ pub struct FollowerArgs {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
     /// Where identity listens
-    #[arg(long, env = "MUSTER_IDENTITY_URL", default_value = "http://127.0.0.1:50051", value_name = "URL")]
+    #[arg(
+        long,
+        env = "MUSTER_IDENTITY_URL",
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL"
+    )]
     pub identity_url: String,
 }
 
@@ -55,13 +65,28 @@ pub struct GatewayArgs {
     #[arg(long, env = "MUSTER_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
     /// Where identity listens
-    #[arg(long, env = "MUSTER_IDENTITY_URL", default_value = "http://127.0.0.1:50051", value_name = "URL")]
+    #[arg(
+        long,
+        env = "MUSTER_IDENTITY_URL",
+        default_value = "http://127.0.0.1:50051",
+        value_name = "URL"
+    )]
     pub identity_url: String,
     /// Where the group service listens
-    #[arg(long, env = "MUSTER_GROUP_URL", default_value = "http://127.0.0.1:50052", value_name = "URL")]
+    #[arg(
+        long,
+        env = "MUSTER_GROUP_URL",
+        default_value = "http://127.0.0.1:50052",
+        value_name = "URL"
+    )]
     pub group_url: String,
     /// Where the approver service listens
-    #[arg(long, env = "MUSTER_APPROVER_URL", default_value = "http://127.0.0.1:50053", value_name = "URL")]
+    #[arg(
+        long,
+        env = "MUSTER_APPROVER_URL",
+        default_value = "http://127.0.0.1:50053",
+        value_name = "URL"
+    )]
     pub approver_url: String,
     /// The most bytes of a request body
     #[arg(long, env = "MUSTER_MAX_BODY_BYTES", default_value_t = 1024 * 1024, value_name = "BYTES")]
@@ -90,7 +115,8 @@ pub async fn approver(args: FollowerArgs) -> anyhow::Result<()> {
     let life = stopped_by_signals();
     let settings = settings(args.database_url, muster_approver::SCHEMA);
     let identity = Transport::connect(&args.identity_url)?;
-    let routes = muster_approver::start(&settings, identity, &life).await.map_err(database_error)?;
+    let routes =
+        muster_approver::start(&settings, identity, &life).await.map_err(database_error)?;
     serve(args.grpc_listen, routes, muster_approver::SERVICES, life).await
 }
 
@@ -104,8 +130,10 @@ pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => format!("http://{}", listener.local_addr()?),
     };
-    let limits =
-        muster_gateway::Limits { body_bytes: args.max_body_bytes, ..muster_gateway::Limits::default() };
+    let limits = muster_gateway::Limits {
+        body_bytes: args.max_body_bytes,
+        ..muster_gateway::Limits::default()
+    };
     let router = muster_gateway::router(muster_gateway::Config {
         public_url: public_url.clone(),
         identity: Transport::connect(&args.identity_url)?,
@@ -132,12 +160,9 @@ async fn serve(
     let listener =
         grpc::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     println!("gRPC address  {}", listener.local_addr()?);
-    let routes = grpc::with_health_and_reflection(
-        routes,
-        services,
-        muster_proto::FILE_DESCRIPTOR_SET,
-    )
-    .await?;
+    let routes =
+        grpc::with_health_and_reflection(routes, services, muster_proto::FILE_DESCRIPTOR_SET)
+            .await?;
     grpc::serve(listener, routes, life.clone()).await?;
     life.drain().await;
     Ok(())

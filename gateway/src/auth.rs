@@ -104,7 +104,9 @@ mod tests {
 
     #[test]
     fn anything_else_names_none() {
-        for value in ["", "K", "Basic K", "Static", "Static Static K", "Static a b", "StaticK", "Bearer"] {
+        for value in
+            ["", "K", "Basic K", "Static", "Static Static K", "Static a b", "StaticK", "Bearer"]
+        {
             assert_eq!(read(&[value]), None, "{value}");
         }
         assert_eq!(read(&["Static K", "Static K"]), None);

@@ -107,7 +107,9 @@ fn taken(status: &Status) -> String {
              not a rehire; an admin can release the old user's userName and e-mail in the console"
         );
     }
-    format!("{attribute} {value:?} is already in use in this organisation; send another, or update the resource that has it")
+    format!(
+        "{attribute} {value:?} is already in use in this organisation; send another, or update the resource that has it"
+    )
 }
 
 /// The SCIM name of a field of the contracts.

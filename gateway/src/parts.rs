@@ -58,8 +58,7 @@ impl Parts {
         };
         let request = approver::ApplyUserRequest { user: Some(state) };
         let mut approvers = self.approvers.clone();
-        let applied =
-            deadline::within(self.hand_over_time, approvers.apply_user(request)).await;
+        let applied = deadline::within(self.hand_over_time, approvers.apply_user(request)).await;
         match applied {
             Ok(response) => Some(response.into_inner().approvers),
             Err(status) => {
@@ -79,13 +78,12 @@ impl Parts {
             ..UserState::default()
         };
         let (mut approvers, mut groups) = (self.approvers.clone(), self.groups.clone());
-        let to_approver = approvers
-            .apply_user(approver::ApplyUserRequest { user: Some(state.clone()) });
+        let to_approver =
+            approvers.apply_user(approver::ApplyUserRequest { user: Some(state.clone()) });
         let to_group = groups.apply_user(group::ApplyUserRequest { user: Some(state) });
-        let (approver, group) = deadline::within(self.hand_over_time, async {
-            tokio::join!(to_approver, to_group)
-        })
-        .await;
+        let (approver, group) =
+            deadline::within(self.hand_over_time, async { tokio::join!(to_approver, to_group) })
+                .await;
         if let Err(status) = approver {
             delayed("approver", &status);
         }

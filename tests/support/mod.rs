@@ -1,3 +1,4 @@
 //! What the end-to-end tests share.
 
 pub(crate) mod session;
+pub(crate) mod system;

@@ -12,10 +12,7 @@ use crate::Gateway;
 use crate::auth::Client;
 use crate::failure::Failure;
 
-pub(super) async fn service_provider_config(
-    _: Client,
-    State(gateway): State<Gateway>,
-) -> Response {
+pub(super) async fn service_provider_config(_: Client, State(gateway): State<Gateway>) -> Response {
     let support = discovery::Support { max_results: gateway.limits.max_results };
     json(StatusCode::OK, &discovery::service_provider_config(&gateway.scim_url, support))
 }

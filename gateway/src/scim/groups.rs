@@ -1,7 +1,7 @@
 //! `/Groups`.
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode, header};
 use muster_proto::group::v1::update_group_request::{ExternalIdChange, Members};
@@ -16,7 +16,7 @@ use muster_scim::{Object, filter, list, patch, resource};
 use serde_json::{Value, json as value};
 
 use super::user_json::meta;
-use super::{Asked, Parameters, body, id, json, version};
+use super::{Asked, body, id, json, version};
 use crate::Gateway;
 use crate::auth::Client;
 use crate::failure::Failure;
@@ -24,10 +24,11 @@ use crate::failure::Failure;
 pub(super) async fn list(
     client: Client,
     State(gateway): State<Gateway>,
-    parameters: Parameters,
+    query: RawQuery,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(parameters, &GROUP_TYPE)?;
-    let filter = asked.filter.as_deref().map(|text| filter::parse(text, &GROUP_TYPE)).transpose()?;
+    let asked = Asked::read(query, &GROUP_TYPE)?;
+    let filter =
+        asked.filter.as_deref().map(|text| filter::parse(text, &GROUP_TYPE)).transpose()?;
     let filter = filter.map(|filter| super::filter::to_proto(&filter, &field)).transpose()?;
     let count = asked.count(gateway.limits);
     let request = ListGroupsRequest {
@@ -50,15 +51,17 @@ pub(super) async fn get(
     client: Client,
     State(gateway): State<Gateway>,
     path: Result<Path<String>, PathRejection>,
-    parameters: Parameters,
+    query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(parameters, &GROUP_TYPE)?;
+    let asked = Asked::read(query, &GROUP_TYPE)?;
     let id = id(path, "group")?;
     let group = read(&gateway, &client, id, view(&asked.projection)).await?;
     if version::is_known(&headers, group.revision) {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
-        response.headers_mut().extend(version::header(group.revision).map(|tag| (header::ETAG, tag)));
+        response
+            .headers_mut()
+            .extend(version::header(group.revision).map(|tag| (header::ETAG, tag)));
         return Ok(response);
     }
     Ok(answer(&gateway, &asked.projection, StatusCode::OK, group))
@@ -67,10 +70,10 @@ pub(super) async fn get(
 pub(super) async fn create(
     client: Client,
     State(gateway): State<Gateway>,
-    parameters: Parameters,
+    query: RawQuery,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(parameters, &GROUP_TYPE)?;
+    let asked = Asked::read(query, &GROUP_TYPE)?;
     let document = resource::read(body(request, gateway.limits).await?, &GROUP_TYPE)?;
     let member_ids: Vec<String> = members_of(&document)?.into_iter().collect();
     let group = Group {
@@ -86,7 +89,8 @@ pub(super) async fn create(
         actor: client.actor(),
     };
     let created = gateway.parts.groups.clone().create_group(request).await?.into_inner();
-    let group = with_members(created.group.unwrap_or_default(), member_ids, &created.unknown_member_ids);
+    let group =
+        with_members(created.group.unwrap_or_default(), member_ids, &created.unknown_member_ids);
     Ok(answer(&gateway, &asked.projection, StatusCode::CREATED, group))
 }
 
@@ -94,11 +98,11 @@ pub(super) async fn replace(
     client: Client,
     State(gateway): State<Gateway>,
     path: Result<Path<String>, PathRejection>,
-    parameters: Parameters,
+    query: RawQuery,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(parameters, &GROUP_TYPE)?;
+    let asked = Asked::read(query, &GROUP_TYPE)?;
     let id = id(path, "group")?;
     let revision = version::expected(&headers)?;
     let document = resource::read(body(request, gateway.limits).await?, &GROUP_TYPE)?;
@@ -124,11 +128,11 @@ pub(super) async fn patch(
     client: Client,
     State(gateway): State<Gateway>,
     path: Result<Path<String>, PathRejection>,
-    parameters: Parameters,
+    query: RawQuery,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(parameters, &GROUP_TYPE)?;
+    let asked = Asked::read(query, &GROUP_TYPE)?;
     let id = id(path, "group")?;
     let revision = version::expected(&headers)?;
     let delta = group_delta(patch::parse(body(request, gateway.limits).await?)?)?;
@@ -166,17 +170,16 @@ async fn read(
     id: String,
     view: GroupView,
 ) -> Result<Group, Failure> {
-    let request = GetGroupRequest {
-        organisation_id: client.organisation.id.clone(),
-        id,
-        view: view.into(),
-    };
+    let request =
+        GetGroupRequest { organisation_id: client.organisation.id.clone(), id, view: view.into() };
     Ok(gateway.parts.groups.clone().get_group(request).await?.into_inner())
 }
 
 fn update(client: &Client, id: String, revision: i64, delta: GroupDelta) -> UpdateGroupRequest {
     let members = match delta.members {
-        MembersDelta::Full(ids) => Some(Members::Set(MemberSet { user_ids: ids.into_iter().collect() })),
+        MembersDelta::Full(ids) => {
+            Some(Members::Set(MemberSet { user_ids: ids.into_iter().collect() }))
+        }
         MembersDelta::Changes(changes) if changes.is_empty() => None,
         MembersDelta::Changes(changes) => {
             let mut delta = MemberDelta::default();
@@ -210,7 +213,12 @@ fn with_members(group: Group, mut member_ids: Vec<String>, unknown: &[String]) -
     Group { member_ids, ..group }
 }
 
-fn answer(gateway: &Gateway, projection: &Projection, status: StatusCode, group: Group) -> Response {
+fn answer(
+    gateway: &Gateway,
+    projection: &Projection,
+    status: StatusCode,
+    group: Group,
+) -> Response {
     let (id, revision) = (group.id.clone(), group.revision);
     let mut response = json(status, &render(gateway, projection, group));
     let headers = response.headers_mut();

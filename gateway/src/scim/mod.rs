@@ -7,12 +7,13 @@ mod user_json;
 mod users;
 mod version;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, Request};
 use axum::response::Response;
 use axum::routing::{any, get};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -20,6 +21,8 @@ use muster_runtime::http_server::{BodyError, read_body};
 use muster_scim::list::Page;
 use muster_scim::projection::Projection;
 use muster_scim::schema::ResourceType;
+use muster_scim::{Error, ScimType};
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::auth::Client;
@@ -54,7 +57,10 @@ pub(crate) fn routes() -> Router<Gateway> {
 }
 
 async fn not_implemented(_: Client) -> Failure {
-    Failure::new(StatusCode::NOT_IMPLEMENTED, "this endpoint is not offered; see ServiceProviderConfig")
+    Failure::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "this endpoint is not offered; see ServiceProviderConfig",
+    )
 }
 
 async fn no_such_endpoint(_: Client) -> Failure {
@@ -86,9 +92,6 @@ fn id(path: Result<Path<String>, PathRejection>, what: &str) -> Result<String, F
     path.map(|Path(id)| id).map_err(|_| Failure::not_found(what))
 }
 
-/// The query parameters of a request.
-type Parameters = Result<Query<BTreeMap<String, String>>, QueryRejection>;
-
 /// What a list or a single resource may be asked with.
 struct Asked {
     page: Page,
@@ -97,15 +100,12 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(parameters: Parameters, resource_type: &'static ResourceType) -> Result<Self, Failure> {
-        let Query(parameters) = parameters.map_err(|_| {
-            Failure::new(StatusCode::BAD_REQUEST, "the query is not percent-encoded UTF-8")
-        })?;
-        // Parameter names ignore case nowhere in the RFC, but clients differ.
-        let parameter = |name: &str| {
-            let mut all = parameters.iter();
-            all.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-        };
+    fn read(
+        RawQuery(query): RawQuery,
+        resource_type: &'static ResourceType,
+    ) -> Result<Self, Failure> {
+        let parameters = parameters(query.as_deref().unwrap_or_default())?;
+        let parameter = |name: &str| parameters.get(&name.to_ascii_lowercase()).map(String::as_str);
         Ok(Self {
             page: Page::parse(parameter("startIndex"), parameter("count"))?,
             filter: parameter("filter").map(str::to_owned),
@@ -126,6 +126,32 @@ impl Asked {
     fn skip(&self) -> i32 {
         i32::try_from(self.page.start_index - 1).unwrap_or(i32::MAX)
     }
+}
+
+/// The parameters of a query. A name may come once: of two filters, which would be meant?
+fn parameters(query: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let invalid = |what: &str| {
+        Error::of(ScimType::InvalidValue, format!("the query {what}; send it percent-encoded"))
+    };
+    let decode = |text: &str| {
+        let text = text.replace('+', " ");
+        let text = percent_decode_str(&text).decode_utf8().map(Cow::into_owned);
+        match text {
+            Ok(text) if !text.contains('\0') => Ok(text),
+            Ok(_) => Err(invalid("holds a NUL character")),
+            Err(_) => Err(invalid("is not UTF-8")),
+        }
+    };
+    let mut parameters = BTreeMap::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = (decode(name)?, decode(value)?);
+        if parameters.insert(name.to_ascii_lowercase(), value).is_some() {
+            let name: String = name.chars().take(40).collect();
+            return Err(invalid(&format!("has {name:?} twice")).into());
+        }
+    }
+    Ok(parameters)
 }
 
 /// Reads a JSON body within the limits.
@@ -154,9 +180,25 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Failure> {
     let Some(media_type) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let media_type = media_type.to_str().unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim();
-    if ["application/scim+json", "application/json"].iter().any(|m| essence.eq_ignore_ascii_case(m)) {
+    if ["application/scim+json", "application/json"].iter().any(|m| essence.eq_ignore_ascii_case(m))
+    {
         Ok(())
     } else {
         unsupported("the Content-Type is not application/scim+json or application/json".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded_and_a_name_comes_once() {
+        let read = parameters("filter=userName%20eq+%22a%2B1%22&Count=5&x").unwrap();
+        assert_eq!(read["filter"], "userName eq \"a+1\"");
+        assert_eq!((read["count"].as_str(), read["x"].as_str()), ("5", ""));
+        for wrong in ["filter=%FF", "filter=%00", "count=1&COUNT=2"] {
+            assert!(parameters(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -54,8 +54,7 @@ pub(super) fn to_scim(user: &User, scim_url: &str) -> Object {
         }
     }
     if !user.addresses.is_empty() {
-        document
-            .insert("addresses".into(), user.addresses.iter().map(address_to_scim).collect());
+        document.insert("addresses".into(), user.addresses.iter().map(address_to_scim).collect());
     }
     if let Some(enterprise) = &user.enterprise {
         put_object(&mut document, ENTERPRISE_USER.id, enterprise_to_scim(enterprise, scim_url));
@@ -104,7 +103,10 @@ pub(super) fn from_scim(document: &Object) -> User {
         entitlements: multi_values(document, "entitlements"),
         roles: multi_values(document, "roles"),
         x509_certificates: multi_values(document, "x509Certificates"),
-        addresses: values(document, "addresses").filter_map(Value::as_object).map(address).collect(),
+        addresses: values(document, "addresses")
+            .filter_map(Value::as_object)
+            .map(address)
+            .collect(),
         enterprise: part(ENTERPRISE_USER.id).map(|enterprise| Enterprise {
             employee_number: text(enterprise, "employeeNumber"),
             cost_center: text(enterprise, "costCenter"),
@@ -148,7 +150,9 @@ pub(super) fn put_groups(document: &mut Object, groups: &[Membership], scim_url:
 pub(super) fn put_approvers(document: &mut Object, approvers: &[Approver]) {
     let mut in_force: Vec<&str> = Vec::new();
     for approver in approvers {
-        if approver.state() == ApproverState::InForce && !in_force.contains(&approver.email.as_str()) {
+        if approver.state() == ApproverState::InForce
+            && !in_force.contains(&approver.email.as_str())
+        {
             in_force.push(&approver.email);
         }
     }
@@ -178,7 +182,13 @@ fn put_muster(document: &mut Object, name: &str, value: Option<Value>) {
 pub(super) fn put_meta(document: &mut Object, user: &User, scim_url: &str) {
     let schemas = resource::schemas_of(document, &USER_TYPE);
     document.insert("schemas".into(), json!(schemas));
-    let meta = meta("User", user.create_time, user.update_time, user.revision, &format!("{scim_url}/Users/{}", user.id));
+    let meta = meta(
+        "User",
+        user.create_time,
+        user.update_time,
+        user.revision,
+        &format!("{scim_url}/Users/{}", user.id),
+    );
     document.insert("meta".into(), meta);
 }
 
@@ -220,7 +230,8 @@ impl DeclaredApprovers {
                 .find(|approver| approver.declared_email == declared && !approver.email.is_empty())
                 .map_or_else(|| declared.to_owned(), |approver| approver.email.clone())
         };
-        let pairs = user.declared_approvers.iter().map(|declared| (shown(declared), declared.clone()));
+        let pairs =
+            user.declared_approvers.iter().map(|declared| (shown(declared), declared.clone()));
         Self { pairs: pairs.collect() }
     }
 

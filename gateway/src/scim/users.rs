@@ -1,7 +1,7 @@
 //! `/Users`.
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode, header};
 use muster_proto::approver::v1::{Approver, BatchGetApproversRequest};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tonic::{Code, Status};
 
 use super::user_json::{DeclaredApprovers, from_scim, to_scim};
-use super::{Asked, Parameters, body, id, json, version};
+use super::{Asked, body, id, json, version};
 use crate::Gateway;
 use crate::auth::Client;
 use crate::failure::Failure;
@@ -27,9 +27,9 @@ const TRIES: u32 = 10;
 pub(super) async fn list(
     client: Client,
     State(gateway): State<Gateway>,
-    parameters: Parameters,
+    query: RawQuery,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(parameters, &USER_TYPE)?;
+    let asked = Asked::read(query, &USER_TYPE)?;
     let filter = asked.filter.as_deref().map(|text| filter::parse(text, &USER_TYPE)).transpose()?;
     let filter = filter.map(|filter| super::filter::to_proto(&filter, &field)).transpose()?;
     let count = asked.count(gateway.limits);
@@ -51,14 +51,16 @@ pub(super) async fn get(
     client: Client,
     State(gateway): State<Gateway>,
     path: Result<Path<String>, PathRejection>,
-    parameters: Parameters,
+    query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(parameters, &USER_TYPE)?;
+    let asked = Asked::read(query, &USER_TYPE)?;
     let user = read(&gateway, &client, id(path, "user")?).await?;
     if version::is_known(&headers, user.revision) {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
-        response.headers_mut().extend(version::header(user.revision).map(|tag| (header::ETAG, tag)));
+        response
+            .headers_mut()
+            .extend(version::header(user.revision).map(|tag| (header::ETAG, tag)));
         return Ok(response);
     }
     answer(&gateway, &asked.projection, StatusCode::OK, user, None).await
@@ -67,15 +69,12 @@ pub(super) async fn get(
 pub(super) async fn create(
     client: Client,
     State(gateway): State<Gateway>,
-    parameters: Parameters,
+    query: RawQuery,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(parameters, &USER_TYPE)?;
+    let asked = Asked::read(query, &USER_TYPE)?;
     let document = resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
-    let user = User {
-        organisation_id: client.organisation.id.clone(),
-        ..from_scim(&document)
-    };
+    let user = User { organisation_id: client.organisation.id.clone(), ..from_scim(&document) };
     let request = CreateUserRequest { user: Some(user), actor: client.actor() };
     let user = gateway.parts.users.clone().create_user(request).await?.into_inner();
     written(&gateway, &asked.projection, StatusCode::CREATED, user).await
@@ -85,11 +84,11 @@ pub(super) async fn replace(
     client: Client,
     State(gateway): State<Gateway>,
     path: Result<Path<String>, PathRejection>,
-    parameters: Parameters,
+    query: RawQuery,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(parameters, &USER_TYPE)?;
+    let asked = Asked::read(query, &USER_TYPE)?;
     let id = id(path, "user")?;
     let revision = version::expected(&headers)?;
     let document = resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
@@ -109,11 +108,11 @@ pub(super) async fn patch(
     client: Client,
     State(gateway): State<Gateway>,
     path: Result<Path<String>, PathRejection>,
-    parameters: Parameters,
+    query: RawQuery,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(parameters, &USER_TYPE)?;
+    let asked = Asked::read(query, &USER_TYPE)?;
     let id = id(path, "user")?;
     let expected = version::expected(&headers)?;
     let operations = patch::parse(body(request, gateway.limits).await?)?;
@@ -219,9 +218,8 @@ async fn answer(
     let wants_groups = projection.wants("groups") && !(is_new && status == StatusCode::CREATED);
     let wants_approvers = wants_approvers(projection) && !user.declared_approvers.is_empty();
     let users = [user];
-    let groups = async {
-        if wants_groups { groups_of(gateway, &users).await } else { Ok(Vec::new()) }
-    };
+    let groups =
+        async { if wants_groups { groups_of(gateway, &users).await } else { Ok(Vec::new()) } };
     let in_force = async {
         match approvers {
             Some(approvers) => Ok(vec![(id.clone(), approvers)]),

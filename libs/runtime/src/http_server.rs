@@ -7,8 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -124,28 +123,33 @@ pub enum BodyError {
     Broken,
 }
 
+/// How much more than allowed is read and dropped, so that the client reads the refusal: a
+/// connection that is closed on unread bytes is reset, and the answer lost with it.
+const DRAINED: usize = 16 * 1024 * 1024;
+
 /// Reads a whole body: at most `limit` bytes, whatever its length header says, within `time`.
-pub fn read_body<B>(
-    body: B,
-    limit: usize,
-    time: Duration,
-) -> BoxFuture<'static, Result<Bytes, BodyError>>
+pub async fn read_body<B>(body: B, limit: usize, time: Duration) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Box::pin(async move {
-        if body.size_hint().lower() > limit as u64 {
-            return Err(BodyError::TooLarge);
-        }
-        let limited = http_body_util::Limited::new(body, limit);
-        match tokio::time::timeout(time, limited.collect()).await {
-            Err(_) => Err(BodyError::TooSlow),
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                Err(BodyError::TooLarge)
+    let read = async {
+        let mut body = std::pin::pin!(body);
+        let mut bytes = BytesMut::new();
+        let mut total = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| BodyError::Broken)?;
+            let Ok(data) = frame.into_data() else { continue };
+            total += data.len();
+            if total <= limit {
+                bytes.extend_from_slice(&data);
+            } else if total > limit + DRAINED {
+                return Err(BodyError::TooLarge);
+            } else {
+                bytes = BytesMut::new();
             }
-            Ok(Err(_)) => Err(BodyError::Broken),
         }
-    })
+        if total > limit { Err(BodyError::TooLarge) } else { Ok(bytes.freeze()) }
+    };
+    tokio::time::timeout(time, read).await.unwrap_or(Err(BodyError::TooSlow))
 }

@@ -58,8 +58,21 @@ impl Database {
             .connect_with(options)
             .await?;
         let database = Self { pool, life: life.clone() };
-        let commit: String =
-            sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&database.pool).await?;
+        let (commit, role, unbound): (String, String, bool) = sqlx::query_as(
+            "SELECT current_setting('synchronous_commit'), rolname::text, rolsuper OR rolbypassrls
+               FROM pg_roles WHERE rolname = current_user",
+        )
+        .fetch_one(&database.pool)
+        .await?;
+        if unbound {
+            return Err(sqlx::Error::Configuration(
+                format!(
+                    "the role {role} is not bound by row-level security; log in as the service's \
+                     own role"
+                )
+                .into(),
+            ));
+        }
         if commit == "off" {
             return Err(sqlx::Error::Configuration(
                 "synchronous_commit is off for this role: a change could be watched and then lost \

@@ -3,6 +3,8 @@
 //! Traces are exported by OTLP where `OTEL_EXPORTER_OTLP_ENDPOINT` is set, by the standard
 //! variables; without it spans still carry ids, which errors and logs tell.
 
+use std::io::IsTerminal as _;
+
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
@@ -12,7 +14,9 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -57,28 +61,31 @@ pub fn start(service: &str, format: LogFormat, default_filter: &str) -> Result<T
         provider = provider.with_batch_exporter(exporter);
     }
     let provider = provider.build();
-    let filter = match std::env::var("MUSTER_LOG") {
-        Ok(filter) => EnvFilter::try_new(&filter)
-            .map_err(|error| format!("MUSTER_LOG is {filter:?}: {error}"))?,
-        Err(_) => EnvFilter::new(default_filter),
+    let filter = std::env::var("MUSTER_LOG").unwrap_or_else(|_| default_filter.to_owned());
+    let logged: Targets =
+        filter.parse().map_err(|error| format!("MUSTER_LOG is {filter:?}: {error}"))?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().with_span_list(false).boxed(),
     };
-    let text = (format == LogFormat::Text)
-        .then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false));
-    let json = (format == LogFormat::Json).then(|| {
-        tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_span_list(false)
-    });
-    // Spans must exist for traces whatever the logs show, so the filter is the log layers' own.
     let spans = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("muster"))
         .with_location(false)
         .with_threads(false);
-    use tracing_subscriber::Layer as _;
+    // Our spans exist for traces whatever the logs show. One filter for both layers: with a filter
+    // each, what one decides of an event that is never sent is taken for the next span's.
+    let filter = filter_fn(move |metadata| {
+        if metadata.is_span() {
+            metadata.target().starts_with("muster")
+        } else {
+            logged.would_enable(metadata.target(), metadata.level())
+        }
+    });
     tracing_subscriber::registry()
-        .with(spans.with_filter(tracing_subscriber::filter::filter_fn(|metadata| {
-            metadata.is_span() && metadata.target().starts_with("muster")
-        })))
-        .with(text.with_filter(filter.clone()))
-        .with(json.with_filter(filter))
+        .with(filter)
+        .with(spans)
+        .with(lines)
         .try_init()
         .map_err(|error| error.to_string())?;
     Ok(Telemetry { provider })

@@ -72,9 +72,8 @@ impl Person {
 /// Declared addresses in order, without duplicates; the first of equals stays.
 fn declared(emails: &[String]) -> Vec<Declared> {
     let mut seen = BTreeSet::new();
-    let with_keys = emails
-        .iter()
-        .map(|email| Declared { email: email.clone(), key: caseless::key(email) });
+    let with_keys =
+        emails.iter().map(|email| Declared { email: email.clone(), key: caseless::key(email) });
     with_keys.filter(|declared| seen.insert(declared.key.clone())).collect()
 }
 

@@ -80,10 +80,10 @@ impl ApproverService for Approvers {
         &self,
         request: Request<ApplyUserRequest>,
     ) -> Result<Response<ApplyUserResponse>, Status> {
-        let user = request.into_inner().user.ok_or(Error::Invalid {
-            field: "user",
-            description: "is missing".into(),
-        })?;
+        let user = request
+            .into_inner()
+            .user
+            .ok_or(Error::Invalid { field: "user", description: "is missing".into() })?;
         let person = Person::of_state(&user, Actor::Caller("hand-over".into())).map_err(|_| {
             Error::Invalid { field: "user", description: "has an id that is no UUID".into() }
         })?;

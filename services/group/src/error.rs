@@ -60,7 +60,9 @@ impl From<Error> for Status {
             Error::RevisionMismatch { .. } => {
                 Status::with_error_details(Code::Aborted, message, info("REVISION_MISMATCH", &[]))
             }
-            Error::Identity(status) => Status::new(status.code(), "identity could not be asked about members"),
+            Error::Identity(status) => {
+                Status::new(status.code(), "identity could not be asked about members")
+            }
             Error::Database(error) => database_status(&error),
         }
     }

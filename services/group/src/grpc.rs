@@ -10,8 +10,8 @@ use muster_proto::group::v1::update_group_request::{ExternalIdChange, Members as
 use muster_proto::group::v1::{
     ApplyUserRequest, ApplyUserResponse, BatchGetGroupsRequest, BatchGetGroupsResponse,
     BatchListGroupsOfUsersRequest, BatchListGroupsOfUsersResponse, CreateGroupRequest,
-    CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, GetGroupRequest, Group, GroupView,
-    ListChangesRequest, ListChangesResponse, ListGroupsRequest, ListGroupsResponse,
+    CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, GetGroupRequest, Group,
+    GroupView, ListChangesRequest, ListChangesResponse, ListGroupsRequest, ListGroupsResponse,
     ListMembersRequest, ListMembersResponse, UpdateGroupRequest, UpdateGroupResponse,
     WatchChangesRequest, WatchChangesResponse,
 };
@@ -51,10 +51,8 @@ impl GroupService for Groups {
             actor: actor(request.actor)?,
             now: clock::now(),
         };
-        let (group, unknown) = self
-            .database
-            .write(organisation, move |c| Box::pin(store::create(c, create)))
-            .await?;
+        let (group, unknown) =
+            self.database.write(organisation, move |c| Box::pin(store::create(c, create))).await?;
         self.feed.wake(organisation);
         Ok(Response::new(CreateGroupResponse {
             group: Some(group),
@@ -173,10 +171,8 @@ impl GroupService for Groups {
             actor: actor(request.actor)?,
             now: clock::now(),
         };
-        let (group, unknown) = self
-            .database
-            .write(organisation, move |c| Box::pin(store::update(c, update)))
-            .await?;
+        let (group, unknown) =
+            self.database.write(organisation, move |c| Box::pin(store::update(c, update))).await?;
         self.feed.wake(organisation);
         Ok(Response::new(UpdateGroupResponse {
             group: Some(group),

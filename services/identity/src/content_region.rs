@@ -32,10 +32,9 @@ pub fn country_code(sent: &str) -> Result<String, String> {
         "expected an ISO 3166-1 alpha-2 country code of two letters, such as \"GB\", or \"QQ\"";
     let sent: String = sent.chars().take(64).collect();
     Err(match probably_meant(code) {
-        Some(meant) => format!(
-            "was {sent:?}; {expected}; for {} send \"{}\"",
-            meant.name, meant.alpha2
-        ),
+        Some(meant) => {
+            format!("was {sent:?}; {expected}; for {} send \"{}\"", meant.name, meant.alpha2)
+        }
         None => format!("was {sent:?}; {expected}"),
     })
 }
@@ -93,7 +92,9 @@ mod tests {
 
     #[test]
     fn what_is_no_code_is_refused_with_the_code_that_was_probably_meant() {
-        for (sent, meant) in [("Germany", "\"DE\""), ("GBR", "\"GB\""), ("united kingdom", "\"GB\"")] {
+        for (sent, meant) in
+            [("Germany", "\"DE\""), ("GBR", "\"GB\""), ("united kingdom", "\"GB\"")]
+        {
             let refusal = country_code(sent).unwrap_err();
             assert!(refusal.contains(sent) && refusal.ends_with(meant), "{refusal}");
         }

@@ -90,11 +90,9 @@ impl From<Error> for Status {
                 message,
                 info("NAMESAKE", &[("attribute", "user_name"), ("value", &user_name)]),
             ),
-            Error::RevisionMismatch { .. } => Status::with_error_details(
-                Code::Aborted,
-                message,
-                info("REVISION_MISMATCH", &[]),
-            ),
+            Error::RevisionMismatch { .. } => {
+                Status::with_error_details(Code::Aborted, message, info("REVISION_MISMATCH", &[]))
+            }
             Error::Unauthenticated => Status::unauthenticated(message),
             Error::Database(error) => database_status(&error),
         }

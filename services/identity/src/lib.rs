@@ -50,7 +50,5 @@ pub async fn start(database: &Settings, life: &Life) -> Result<Routes, sqlx::Err
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))
-        .add_service(
-            UserServiceServer::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES),
-        ))
+        .add_service(UserServiceServer::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES)))
 }

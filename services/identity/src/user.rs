@@ -56,10 +56,12 @@ pub fn prepare(mut user: User, write: &Write, default_locale: &str) -> Result<Pr
                 .into(),
         });
     };
-    user.country_code =
-        user.country_code.as_deref().map(content_region::country_code).transpose().map_err(
-            |description| Error::Invalid { field: "country_code", description },
-        )?;
+    user.country_code = user
+        .country_code
+        .as_deref()
+        .map(content_region::country_code)
+        .transpose()
+        .map_err(|description| Error::Invalid { field: "country_code", description })?;
     match write {
         Write::Create => user.active = Some(user.active.unwrap_or(true)),
         Write::Replace { active } => user.active = user.active.or(*active),
@@ -194,8 +196,10 @@ mod tests {
 
     #[test]
     fn a_user_name_that_is_left_out_is_the_primary_or_work_address() {
-        let emails =
-            vec![email("home@a.example", Some("home"), false), email("w@a.example", Some("work"), false)];
+        let emails = vec![
+            email("home@a.example", Some("home"), false),
+            email("w@a.example", Some("work"), false),
+        ];
         let user = User { emails: emails.clone(), ..User::default() };
         let prepared = prepare(user, &Write::Create, "en-GB").unwrap();
         assert_eq!(prepared.document.user_name.as_deref(), Some("w@a.example"));

@@ -218,7 +218,8 @@ pub(crate) async fn update(
     let external_id = update.external_id.unwrap_or_else(|| old.external_id.clone());
     let same = added.is_empty()
         && removed.is_empty()
-        && (origin, &display_name, &external_id) == (old.origin, &old.display_name, &old.external_id);
+        && (origin, &display_name, &external_id)
+            == (old.origin, &old.display_name, &old.external_id);
     if same {
         return Ok((old.into_group(organisation), unknown));
     }

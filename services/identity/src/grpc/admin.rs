@@ -31,9 +31,7 @@ impl AdminService for Identity {
         let (hash, now) = (secret::hash(&invitation), clock::now());
         let admin = self
             .database
-            .write(id, move |c| {
-                Box::pin(store::create(c, id, admin, hash, now, now + INVITATION))
-            })
+            .write(id, move |c| Box::pin(store::create(c, id, admin, hash, now, now + INVITATION)))
             .await?;
         Ok(Response::new(CreateAdminResponse { admin: Some(admin), invitation }))
     }

@@ -88,8 +88,6 @@ impl ApiKeyService for Identity {
 }
 
 fn time_of(timestamp: prost_types::Timestamp) -> Result<OffsetDateTime, Error> {
-    OffsetDateTime::from_unix_timestamp(timestamp.seconds).map_err(|_| Error::Invalid {
-        field: "expire_time",
-        description: "is out of range".into(),
-    })
+    OffsetDateTime::from_unix_timestamp(timestamp.seconds)
+        .map_err(|_| Error::Invalid { field: "expire_time", description: "is out of range".into() })
 }

@@ -61,10 +61,8 @@ impl OrganisationService for Identity {
                 description: "is not one of an earlier answer".into(),
             })?),
         };
-        let mut organisations = self
-            .database
-            .read_shared(move |c| Box::pin(store::list(c, after, size + 1)))
-            .await?;
+        let mut organisations =
+            self.database.read_shared(move |c| Box::pin(store::list(c, after, size + 1))).await?;
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let more = organisations.len() > size;
         organisations.truncate(size);
@@ -82,10 +80,8 @@ impl OrganisationService for Identity {
         let organisation = required("organisation", request.into_inner().organisation)?;
         let id = organisation_id(&organisation.id)?;
         let organisation = organisation::checked(organisation)?;
-        let updated = self
-            .database
-            .write(id, move |c| Box::pin(store::update(c, id, organisation)))
-            .await?;
+        let updated =
+            self.database.write(id, move |c| Box::pin(store::update(c, id, organisation))).await?;
         Ok(Response::new(updated))
     }
 }

@@ -39,10 +39,8 @@ impl UserService for Identity {
             Actor::ApiKey(_) | Actor::Caller(_) => Origin::Scim,
         };
         let create = store::Create { organisation, user, actor, origin, now: clock::now() };
-        let user = self
-            .database
-            .write(organisation, move |c| Box::pin(store::create(c, create)))
-            .await?;
+        let user =
+            self.database.write(organisation, move |c| Box::pin(store::create(c, create))).await?;
         self.feed.wake(organisation);
         Ok(Response::new(user))
     }
@@ -140,10 +138,8 @@ impl UserService for Identity {
             now: clock::now(),
             user,
         };
-        let user = self
-            .database
-            .write(organisation, move |c| Box::pin(store::update(c, update)))
-            .await?;
+        let user =
+            self.database.write(organisation, move |c| Box::pin(store::update(c, update))).await?;
         self.feed.wake(organisation);
         Ok(Response::new(user))
     }

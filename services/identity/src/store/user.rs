@@ -220,11 +220,8 @@ pub(crate) async fn update(connection: &mut PgConnection, update: Update) -> Res
     let Update { organisation, id, user, expected, assign_defaults, actor, now } = update;
     let old = lock(connection, organisation, id).await?;
     expect(&old, expected)?;
-    let write = if assign_defaults {
-        Write::Replace { active: old.document.active }
-    } else {
-        Write::Exact
-    };
+    let write =
+        if assign_defaults { Write::Replace { active: old.document.active } } else { Write::Exact };
     let prepared = prepare(user, &write, &old.default_locale)?;
     replace(connection, organisation, old, prepared, &actor, now).await
 }
@@ -346,10 +343,7 @@ pub(crate) async fn get(
     organisation: OrganisationId,
     id: UserId,
 ) -> Result<User, Error> {
-    Ok(batch_get(connection, organisation, vec![id])
-        .await?
-        .pop()
-        .ok_or(Error::NotFound("user"))?)
+    Ok(batch_get(connection, organisation, vec![id]).await?.pop().ok_or(Error::NotFound("user"))?)
 }
 
 /// Those that exist, by id.

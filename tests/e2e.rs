@@ -1,0 +1,15 @@
+//! End-to-end tests: the running program, over HTTP, gRPC and the command line, as one process and
+//! as four.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod support;
+
+mod architecture;
+mod command_line;
+mod feed;
+mod guide;
+mod isolation;
+mod local_postgres;
+mod races;
+mod sessions;

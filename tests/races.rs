@@ -1,0 +1,228 @@
+//! Requests that meet, and parts that are away.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use muster::scim_client::{Answer, ScimClient};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::support::system::{System, both, together};
+
+const MUSTER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
+
+async fn create(client: &ScimClient, user: Value) -> String {
+    let answer = client.post("/Users", &user).await.unwrap();
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    answer.at("/id").as_str().unwrap().to_owned()
+}
+
+fn user(name: &str) -> Value {
+    json!({"userName": name, "emails": [{"value": name, "type": "work", "primary": true}]})
+}
+
+/// Waits until what is read is as expected.
+async fn eventually<F: Future<Output = Answer>>(
+    read: impl Fn() -> F,
+    expected: impl Fn(&Answer) -> bool,
+) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let answer = read().await;
+        if expected(&answer) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "still {}", answer.text);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn of_twenty_simultaneous_posts_of_one_user_name_one_succeeds() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        let body = user("ann@a.example");
+        let answers = join_all((0..20).map(|_| client.post("/Users", &body))).await;
+        let mut statuses: Vec<u16> = answers.into_iter().map(|a| a.unwrap().status).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses[0], 201, "{}", system.name);
+        assert_eq!(statuses[1..], [409; 19], "{}", system.name);
+    }
+}
+
+#[tokio::test]
+async fn clients_that_add_different_members_to_one_group_at_once_all_succeed() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        let names = (0..20).map(|n| user(&format!("u{n}@a.example")));
+        let ids = join_all(names.map(|user| create(&client, user))).await;
+        let group = client.post("/Groups", &json!({"displayName": "Everybody"})).await.unwrap();
+        let path = format!("/Groups/{}", group.at("/id").as_str().unwrap());
+        let patches = ids.iter().map(|id| {
+            let operation = json!({"op": "add", "path": "members", "value": [{"value": id}]});
+            let body = json!({"Operations": [operation]});
+            let (client, path) = (client.clone(), path.clone());
+            async move { client.patch(&path, &body).await.unwrap() }
+        });
+        for answer in join_all(patches).await {
+            assert_eq!(answer.status, 204, "{}", answer.text);
+        }
+        let read = client.get(&path).await.unwrap();
+        let members = read.at("/members").as_array().unwrap();
+        let members: BTreeSet<&str> =
+            members.iter().map(|m| m["value"].as_str().unwrap()).collect();
+        assert_eq!(members, ids.iter().map(String::as_str).collect(), "{}", system.name);
+    }
+}
+
+#[tokio::test]
+async fn of_two_writers_with_one_version_one_succeeds() {
+    let client = together().tenant().await.client;
+    let id = create(&client, user("ann@a.example")).await;
+    let path = format!("/Users/{id}");
+    for round in 0..10 {
+        let tag = client.get(&path).await.unwrap().etag().unwrap().to_owned();
+        let writes = (0..4).map(|writer| {
+            let mut body = user("ann@a.example");
+            body["title"] = format!("{round}-{writer}").into();
+            let header = (http::header::IF_MATCH, Some(tag.parse().unwrap()));
+            let (client, path) = (client.clone(), path.clone());
+            let body = body.to_string();
+            async move {
+                client
+                    .send_bytes(http::Method::PUT, &path, Some(body.into()), &[header])
+                    .await
+                    .unwrap()
+            }
+        });
+        let mut statuses: Vec<u16> = join_all(writes).await.iter().map(|a| a.status).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 412, 412, 412]);
+    }
+}
+
+#[tokio::test]
+async fn patches_of_different_attributes_of_one_user_are_all_in() {
+    let client = together().tenant().await.client;
+    let id = create(&client, user("ann@a.example")).await;
+    let path = format!("/Users/{id}");
+    let names = ["title", "nickName", "userType", "timezone", "displayName", "locale"];
+    let patches = names.map(|name| {
+        let body = json!({"Operations": [{"op": "replace", "path": name, "value": name}]});
+        let (client, path) = (client.clone(), path.clone());
+        async move { client.patch(&path, &body).await.unwrap() }
+    });
+    for answer in join_all(patches).await {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let read = client.get(&path).await.unwrap().body.unwrap();
+    for name in names {
+        assert_eq!(read[name], name);
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_is_deleted_while_being_added_to_a_group_is_in_none_afterwards() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        let group = client.post("/Groups", &json!({"displayName": "Everybody"})).await.unwrap();
+        let path = format!("/Groups/{}", group.at("/id").as_str().unwrap());
+        for round in 0..20 {
+            let id = create(&client, user(&format!("u{round}@a.example"))).await;
+            let body =
+                json!({"Operations": [{"op": "add", "path": "members", "value": [{"value": id}]}]});
+            let user_path = format!("/Users/{id}");
+            let (added, deleted) =
+                tokio::join!(client.patch(&path, &body), client.delete(&user_path));
+            assert_eq!((added.unwrap().status, deleted.unwrap().status), (204, 204));
+        }
+        let read = async || client.get(&path).await.unwrap();
+        eventually(read, |answer| answer.at("/members").is_null()).await;
+    }
+}
+
+#[tokio::test]
+async fn declared_and_appearing_at_once_an_approver_comes_into_force() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        for round in 0..20 {
+            let (ann, bo) = (format!("ann{round}@a.example"), format!("bo{round}@a.example"));
+            let mut declaring = user(&ann);
+            declaring[MUSTER] = json!({"approvers": [bo]});
+            let (id, _) = tokio::join!(create(&client, declaring), create(&client, user(&bo)));
+            let path = format!("/Users/{id}");
+            let read = async || client.get(&path).await.unwrap();
+            eventually(read, |a| a.body.as_ref().unwrap()[MUSTER]["approvers"] == json!([bo]))
+                .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_succeeds_while_the_approver_service_is_away_and_the_feed_delivers_it() {
+    let mut system = System::start_apart("away");
+    let client = system.tenant().await.client;
+    let mut ann = user("ann@a.example");
+    ann[MUSTER] = json!({"approvers": ["bo@a.example"]});
+    let ann = create(&client, ann).await;
+
+    system.kill("approver");
+    let bo = client.post("/Users", &user("bo@a.example")).await.unwrap();
+    assert_eq!(bo.status, 201, "{}", bo.text);
+    let path = format!("/Users/{ann}");
+    assert_eq!(client.get(&path).await.unwrap().status, 503);
+
+    system.restart("approver");
+    let read = async || client.get(&path).await.unwrap();
+    eventually(read, |answer| {
+        answer.status == 200
+            && answer.body.as_ref().unwrap()[MUSTER]["approvers"] == json!(["bo@a.example"])
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deletion_reaches_a_group_service_that_was_away() {
+    let mut system = System::start_apart("deletion");
+    let client = system.tenant().await.client;
+    let ann = create(&client, user("ann@a.example")).await;
+    let group = json!({"displayName": "Everybody", "members": [{"value": ann}]});
+    let group = client.post("/Groups", &group).await.unwrap();
+    let path = format!("/Groups/{}", group.at("/id").as_str().unwrap());
+    assert_eq!(client.get(&path).await.unwrap().at("/members/0/value"), &json!(ann));
+
+    system.kill("group");
+    assert_eq!(client.delete(&format!("/Users/{ann}")).await.unwrap().status, 204);
+    system.restart("group");
+    let read = async || client.get(&path).await.unwrap();
+    eventually(read, |answer| answer.status == 200 && answer.at("/members").is_null()).await;
+}
+
+#[tokio::test]
+async fn clients_that_hang_up_lose_nobody_elses_writes() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        let address = system.scim_url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+        let authorization = format!("Static {}", client.key());
+        for attempt in 0..200 {
+            let body = user(&format!("gone{attempt}@a.example")).to_string();
+            let request = format!(
+                "POST /scim/v2/Users HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n\
+                 Content-Type: application/scim+json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            // From before the request is read until after it is done.
+            tokio::time::sleep(Duration::from_micros(attempt * 25)).await;
+            drop(stream);
+        }
+        let ids =
+            join_all((0..40).map(|n| create(&client, user(&format!("u{n}@a.example"))))).await;
+        for id in ids {
+            assert_eq!(client.get(&format!("/Users/{id}")).await.unwrap().status, 200);
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The system under test: the real program, as one process and as four, on a real Postgres.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
+
+use muster::scim_client::ScimClient;
+use muster_proto::approver::v1::approver_service_client::ApproverServiceClient;
+use muster_proto::group::v1::group_service_client::GroupServiceClient;
+use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
+use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
+use muster_proto::identity::v1::user_service_client::UserServiceClient;
+use muster_proto::identity::v1::{
+    ApiKey, CreateApiKeyRequest, CreateOrganisationRequest, Organisation, UnknownMembers,
+};
+use muster_runtime::transport::Transport;
+
+/// The program.
+const MUSTER: &str = env!("CARGO_BIN_EXE_muster");
+
+/// A running composition of Muster.
+pub(crate) struct System {
+    /// For messages of failed tests.
+    pub(crate) name: &'static str,
+    pub(crate) scim_url: String,
+    pub(crate) identity_url: String,
+    pub(crate) group_url: String,
+    pub(crate) approver_url: String,
+    /// The folder of the Postgres that everything-in-one brought up.
+    data_dir: PathBuf,
+    database: String,
+    processes: Vec<Process>,
+}
+
+/// Everything in one process, shared by all tests.
+pub(crate) fn together() -> &'static System {
+    static TOGETHER: LazyLock<System> = LazyLock::new(System::start_together);
+    &TOGETHER
+}
+
+/// Four processes, shared by all tests. Their Postgres is the other system's, another database.
+pub(crate) fn apart() -> &'static System {
+    static APART: LazyLock<System> = LazyLock::new(|| System::start_apart("apart"));
+    &APART
+}
+
+/// Both compositions.
+pub(crate) fn both() -> [&'static System; 2] {
+    [together(), apart()]
+}
+
+/// An organisation of a test's own.
+pub(crate) struct Tenant {
+    pub(crate) id: String,
+    pub(crate) client: ScimClient,
+}
+
+impl System {
+    fn start_together() -> Self {
+        let folder = scratch().join("together");
+        let process = Process::start(
+            "everything",
+            &["--empty", "--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--data-dir"],
+            &folder,
+            &["SCIM base URL", "gRPC"],
+        );
+        let grpc = format!("http://{}", process.told[1]);
+        Self {
+            name: "one process",
+            scim_url: process.told[0].clone(),
+            identity_url: grpc.clone(),
+            group_url: grpc.clone(),
+            approver_url: grpc,
+            data_dir: folder,
+            database: "muster".into(),
+            processes: vec![process],
+        }
+    }
+
+    /// Four processes on a database of that name.
+    pub(crate) fn start_apart(database: &str) -> Self {
+        let data_dir = together().data_dir.clone();
+        let mut this = Self {
+            name: "four processes",
+            scim_url: String::new(),
+            identity_url: String::new(),
+            group_url: String::new(),
+            approver_url: String::new(),
+            data_dir,
+            database: database.to_owned(),
+            processes: Vec::new(),
+        };
+        let psql_url = this.url_of("postgres", "postgres");
+        run_sql(&psql_url, &format!("CREATE DATABASE {database}"));
+        let output = Command::new(MUSTER)
+            .args(["migrate", "--database-url", &this.database_url("postgres")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        this.identity_url = this.start_part("identity", "muster_identity");
+        this.group_url = this.start_part("group", "muster_group");
+        this.approver_url = this.start_part("approver", "muster_approver");
+        let args = [
+            "gateway",
+            "--listen",
+            "127.0.0.1:0",
+            "--identity-url",
+            &this.identity_url,
+            "--group-url",
+            &this.group_url,
+            "--approver-url",
+            &this.approver_url,
+        ];
+        let gateway = Process::start_with("gateway", &args, &["SCIM base URL"]);
+        this.scim_url.clone_from(&gateway.told[0]);
+        this.processes.push(gateway);
+        this
+    }
+
+    /// Starts a service on a port of its own choice, or on the one that it had.
+    fn start_part(&mut self, part: &'static str, role: &str) -> String {
+        let earlier = match part {
+            "group" => &self.group_url,
+            "approver" => &self.approver_url,
+            _ => &self.identity_url,
+        };
+        let listen = earlier.strip_prefix("http://").unwrap_or("127.0.0.1:0").to_owned();
+        let database_url = self.database_url(role);
+        let mut args = vec![part, "--grpc-listen", &listen, "--database-url", &database_url];
+        let identity_url = self.identity_url.clone();
+        if part != "identity" {
+            args.extend(["--identity-url", &identity_url]);
+        }
+        let process = Process::start_with(part, &args, &["gRPC address"]);
+        let url = format!("http://{}", process.told[0]);
+        self.processes.push(process);
+        url
+    }
+
+    /// Kills a part at once, as a crash would.
+    pub(crate) fn kill(&mut self, part: &str) {
+        let at = self.processes.iter().position(|process| process.part == part).unwrap();
+        self.processes.remove(at).kill();
+    }
+
+    /// Starts a part again that was killed.
+    pub(crate) fn restart(&mut self, part: &'static str) {
+        self.start_part(part, &format!("muster_{part}"));
+    }
+
+    /// How a role reaches the database.
+    pub(crate) fn database_url(&self, role: &str) -> String {
+        self.url_of(role, &self.database)
+    }
+
+    fn url_of(&self, role: &str, database: &str) -> String {
+        let socket = self.data_dir.join("socket");
+        let host = socket.to_str().unwrap().replace('/', "%2F");
+        format!("postgres://{role}@localhost/{database}?host={host}")
+    }
+
+    /// A new organisation with a key.
+    pub(crate) async fn tenant(&self) -> Tenant {
+        self.tenant_that(UnknownMembers::LeaveOut).await
+    }
+
+    /// A new organisation that treats unknown members so.
+    pub(crate) async fn tenant_that(&self, unknown_members: UnknownMembers) -> Tenant {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let slug = format!("tenant-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let organisation = Organisation {
+            slug: slug.clone(),
+            display_name: slug,
+            unknown_members: unknown_members.into(),
+            ..Organisation::default()
+        };
+        let request = CreateOrganisationRequest { organisation: Some(organisation) };
+        let organisations = OrganisationServiceClient::new(self.identity());
+        let id = organisations.clone().create_organisation(request).await.unwrap().into_inner().id;
+        let key = ApiKey { organisation_id: id.clone(), label: "test".into(), ..ApiKey::default() };
+        let request = CreateApiKeyRequest { api_key: Some(key), actor: None };
+        let mut keys = ApiKeyServiceClient::new(self.identity());
+        let secret = keys.create_api_key(request).await.unwrap().into_inner().secret;
+        let client = ScimClient::new(&self.scim_url, format!("Static {secret}")).unwrap();
+        Tenant { id, client }
+    }
+
+    pub(crate) fn identity(&self) -> Transport {
+        Transport::connect(&self.identity_url).unwrap()
+    }
+
+    pub(crate) fn users(&self) -> UserServiceClient<Transport> {
+        UserServiceClient::new(self.identity())
+    }
+
+    pub(crate) fn groups(&self) -> GroupServiceClient<Transport> {
+        GroupServiceClient::new(Transport::connect(&self.group_url).unwrap())
+    }
+
+    pub(crate) fn approvers(&self) -> ApproverServiceClient<Transport> {
+        ApproverServiceClient::new(Transport::connect(&self.approver_url).unwrap())
+    }
+
+    /// What the processes have written to their logs so far.
+    pub(crate) fn logs(&self) -> String {
+        self.processes.iter().map(|process| process.log.lock().unwrap().clone()).collect()
+    }
+}
+
+/// A process of the system. It ends with the test process, however that ends: a shell waits for
+/// its standard input to close, and then stops what it started.
+struct Process {
+    part: &'static str,
+    /// What it printed after each of the names waited for.
+    told: Vec<String>,
+    log: Arc<Mutex<String>>,
+    shell: Child,
+    _stdin: ChildStdin,
+    pid: String,
+}
+
+impl Process {
+    fn start(part: &'static str, args: &[&str], folder: &std::path::Path, names: &[&str]) -> Self {
+        let mut args = args.to_vec();
+        let folder = folder.to_str().unwrap();
+        args.push(folder);
+        Self::start_with(part, &args, names)
+    }
+
+    fn start_with(part: &'static str, args: &[&str], names: &[&str]) -> Self {
+        let script = "\"$0\" \"$@\" & pid=$!; echo \"pid  $pid\"; cat > /dev/null; kill -TERM $pid; wait $pid";
+        let mut shell = Command::new("sh")
+            .arg("-c")
+            .arg(script)
+            .arg(MUSTER)
+            .args(args)
+            .env("MUSTER_LOG", "info")
+            .env_remove("DATABASE_URL")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = shell.stdin.take().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stderr, kept) = (shell.stderr.take().unwrap(), log.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = kept.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
+        let mut told = vec![String::new(); names.len()];
+        let mut pid = String::new();
+        while pid.is_empty() || told.iter().any(String::is_empty) {
+            let Some(Ok(line)) = lines.next() else {
+                panic!("{part} ended before it was up: {}", log.lock().unwrap());
+            };
+            if let Some((name, value)) = line.trim().split_once("  ") {
+                if name == "pid" {
+                    pid = value.trim().to_owned();
+                }
+                if let Some(at) = names.iter().position(|wanted| *wanted == name.trim()) {
+                    value.trim().clone_into(&mut told[at]);
+                }
+            }
+        }
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Self { part, told, log, shell, _stdin: stdin, pid }
+    }
+
+    fn kill(mut self) {
+        assert!(Command::new("kill").args(["-KILL", &self.pid]).status().unwrap().success());
+        drop(self._stdin);
+        self.shell.wait().unwrap();
+    }
+}
+
+/// Runs a statement in psql's place.
+pub(crate) fn run_sql(url: &str, statement: &str) {
+    let (url, statement) = (url.to_owned(), statement.to_owned());
+    // A runtime of its own: this is called in and outside of tests' runtimes.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+            let mut connection = PgConnection::connect(&url).await.unwrap();
+            connection.execute(AssertSqlSafe(statement)).await.unwrap();
+            connection.close().await.unwrap();
+        });
+    })
+    .join()
+    .unwrap();
+}
+
+/// A folder for this run's files, made anew.
+pub(crate) fn scratch() -> PathBuf {
+    static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+    SCRATCH
+        .get_or_init(|| {
+            let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+                .join(format!("e2e-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            folder
+        })
+        .clone()
+}
