@@ -40,13 +40,12 @@ pub struct Demonstration {
 /// this user only, so that it can be shown again.
 pub async fn ensure(everything: &Everything, data_dir: &Path) -> anyhow::Result<Demonstration> {
     let (key_file, done_file) = (file(data_dir, "key"), file(data_dir, "played"));
-    let key = match fs::read_to_string(&key_file) {
-        Ok(key) => key.trim().to_owned(),
-        Err(_) => {
-            let key = create(everything.identity.clone()).await?;
-            write_private(&key_file, &key)?;
-            key
-        }
+    let key = if let Ok(key) = fs::read_to_string(&key_file) {
+        key.trim().to_owned()
+    } else {
+        let key = create(everything.identity.clone()).await?;
+        write_private(&key_file, &key)?;
+        key
     };
     if done_file.exists() {
         return Ok(Demonstration { key, played: None });

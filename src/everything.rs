@@ -57,12 +57,14 @@ impl Everything {
         let grpc = grpc::bind(options.grpc_listen)
             .await
             .with_context(|| in_use("--grpc-listen", options.grpc_listen))?;
-        let postgres = match &options.database_url {
-            Some(_) => None,
-            None => Some(LocalPostgres::start(&options.data_dir).await?),
+        let (postgres, database_url) = if let Some(url) = options.database_url.clone() {
+            (None, url)
+        } else {
+            let postgres = LocalPostgres::start(&options.data_dir).await?;
+            let url = postgres.url("postgres");
+            (Some(postgres), url)
         };
-        let started = Self::start_parts(&options, &postgres, http, grpc, life).await;
-        match started {
+        match Self::start_parts(&options, database_url, http, grpc, life).await {
             Ok(everything) => Ok(Self { postgres, ..everything }),
             Err(error) => {
                 if let Some(postgres) = postgres {
@@ -75,16 +77,11 @@ impl Everything {
 
     async fn start_parts(
         options: &Options,
-        postgres: &Option<LocalPostgres>,
+        url: String,
         http: TcpListener,
         grpc: TcpListener,
         life: Life,
     ) -> anyhow::Result<Self> {
-        let url = match (&options.database_url, postgres) {
-            (Some(url), _) => url.clone(),
-            (None, Some(postgres)) => postgres.url("postgres"),
-            (None, None) => anyhow::bail!("there is no database"),
-        };
         migrate(&MigrateArgs {
             database_url: url.clone(),
             identity_password: None,
@@ -153,12 +150,6 @@ impl Everything {
     #[must_use]
     pub fn scim_url(&self) -> String {
         format!("{}/scim/v2", self.public_url)
-    }
-
-    /// How a role reaches the Postgres of our own; none where another is used.
-    #[must_use]
-    pub fn database_url(&self, role: &str) -> Option<String> {
-        self.postgres.as_ref().map(|postgres| postgres.url(role))
     }
 
     /// Waits until the life ends, then for what is under way, and stops Postgres last.

@@ -21,7 +21,7 @@ use binaries::Binaries;
 /// The longest path of a Unix socket, less than the 107 bytes that Linux takes and the 103 of macOS.
 const LONGEST_SOCKET: usize = 100;
 /// How long the server may take to start; recovery after a crash is part of it.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// How long it may take to stop.
 const STOP: Duration = Duration::from_secs(30);
 /// How often a condition is looked at that is waited for.

@@ -28,7 +28,7 @@ pub struct IdentityArgs {
         value_name = "ADDRESS"
     )]
     pub grpc_listen: SocketAddr,
-    /// The database, with the role muster_identity
+    /// The database, with the role `muster_identity`
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
 }
@@ -61,7 +61,7 @@ pub struct GatewayArgs {
     /// Where to listen for HTTP
     #[arg(long, env = "MUSTER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
-    /// The address that clients use, where it is another, such as https://muster.example.com
+    /// The address that clients use, where it is another, such as <https://muster.example.com>
     #[arg(long, env = "MUSTER_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
     /// Where identity listens
@@ -169,8 +169,12 @@ async fn serve(
 }
 
 /// What is wrong with the database, in words.
+#[must_use]
 pub fn database_error(error: sqlx::Error) -> anyhow::Error {
-    let code = error.as_database_error().and_then(|e| e.code()).map(|code| code.into_owned());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .map(std::borrow::Cow::into_owned);
     let advice = match (&error, code.as_deref()) {
         (_, Some("42P01" | "3F000" | "42501")) => {
             "the tables are not there or not this role's: run muster migrate, and log in as the \
@@ -185,6 +189,7 @@ pub fn database_error(error: sqlx::Error) -> anyhow::Error {
 }
 
 /// A life that ends with Ctrl-C or SIGTERM.
+#[must_use]
 pub fn stopped_by_signals() -> Life {
     use tokio::signal::unix::{SignalKind, signal};
     let life = Life::new();

@@ -177,7 +177,7 @@ async fn who_approves_for_whom_is_answered_for_many_at_once() {
         };
         let answer = system.approvers().batch_list_approvees(request).await.unwrap().into_inner();
         assert_eq!(answer.approvers.len(), 1);
-        assert_eq!(answer.approvers[0].user_ids, [ann.clone()]);
+        assert_eq!(answer.approvers[0].user_ids, std::slice::from_ref(&ann));
         let question = |approver: &str, user: &str| ApprovalQuestion {
             approver_id: approver.into(),
             user_id: user.into(),

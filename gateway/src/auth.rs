@@ -18,8 +18,8 @@ pub(crate) struct Client {
 
 impl Client {
     /// Whom the changes that it makes are by.
-    pub(crate) fn actor(&self) -> Option<Actor> {
-        Some(Actor { kind: Some(actor::Kind::ApiKeyId(self.api_key_id.clone())) })
+    pub(crate) fn actor(&self) -> Actor {
+        Actor { kind: Some(actor::Kind::ApiKeyId(self.api_key_id.clone())) }
     }
 
     /// Whether a member who is no user fails a request.

@@ -57,7 +57,6 @@ pub struct Config {
 }
 
 /// Everything that the gateway serves.
-#[must_use]
 pub fn router(config: Config) -> Router {
     let limits = config.limits;
     let gateway = Gateway {

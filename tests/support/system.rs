@@ -217,7 +217,8 @@ struct Process {
     told: Vec<String>,
     log: Arc<Mutex<String>>,
     shell: Child,
-    _stdin: ChildStdin,
+    /// Held open while the process shall run.
+    stdin: ChildStdin,
     pid: String,
 }
 
@@ -262,7 +263,7 @@ impl Process {
             };
             if let Some((name, value)) = line.trim().split_once("  ") {
                 if name == "pid" {
-                    pid = value.trim().to_owned();
+                    value.trim().clone_into(&mut pid);
                 }
                 if let Some(at) = names.iter().position(|wanted| *wanted == name.trim()) {
                     value.trim().clone_into(&mut told[at]);
@@ -270,12 +271,12 @@ impl Process {
             }
         }
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Self { part, told, log, shell, _stdin: stdin, pid }
+        Self { part, told, log, shell, stdin, pid }
     }
 
     fn kill(mut self) {
         assert!(Command::new("kill").args(["-KILL", &self.pid]).status().unwrap().success());
-        drop(self._stdin);
+        drop(self.stdin);
         self.shell.wait().unwrap();
     }
 }

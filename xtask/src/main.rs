@@ -1,3 +1,94 @@
-//! What a developer runs: `cargo xtask test`.
+//! What a developer runs: `cargo xtask test` and `cargo xtask sqlx`.
 
-fn main() {}
+mod sqlx;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail, ensure};
+
+const HELP: &str = "\
+cargo xtask test   format, lints, contracts, SQL and every test; installs what is missing
+cargo xtask sqlx   brings .sqlx up to date with the statements in services/*/src/store";
+
+fn main() -> ExitCode {
+    let task = std::env::args().nth(1).unwrap_or_default();
+    let result = match task.as_str() {
+        "test" => test(),
+        "sqlx" => sqlx::write(),
+        _ => Err(anyhow::anyhow!("there is no task {task:?}\n{HELP}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test() -> anyhow::Result<()> {
+    tools::ensure_postgres()?;
+    let buf = tools::ensure_buf()?;
+    step("rustfmt", cargo(&["fmt", "--all", "--check"]))?;
+    step(
+        "clippy",
+        cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+    )?;
+    step("buf lint", in_proto(&buf, &["lint"]))?;
+    step("buf format", in_proto(&buf, &["format", "--diff", "--exit-code"]))?;
+    step("buf breaking", in_proto(&buf, &["breaking", "--against", "base.binpb"]))?;
+    step("build", cargo(&["build", "--locked"]))?;
+    timed("SQL against the tables", sqlx::check)?;
+    step("tests", cargo(&["test", "--workspace", "--locked"]))
+}
+
+/// The root of the workspace.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root()).env_remove("DATABASE_URL");
+    command
+}
+
+fn in_proto(program: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(root().join("proto"));
+    command
+}
+
+/// Runs a command, which must succeed, and says how long it took.
+fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
+    timed(name, || {
+        let status = command.status().with_context(|| format!("{name} does not start"))?;
+        ensure!(status.success(), "{name} failed");
+        Ok(())
+    })
+}
+
+fn timed(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    println!("── {name}");
+    let start = Instant::now();
+    let result = work();
+    println!(
+        "── {name}: {} after {:.0?}",
+        if result.is_ok() { "ok" } else { "failed" },
+        start.elapsed()
+    );
+    result
+}
+
+/// Runs a command that is part of another step.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("{command:?} does not start"))?;
+    if !status.success() {
+        bail!("{command:?} failed");
+    }
+    Ok(())
+}

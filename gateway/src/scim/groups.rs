@@ -86,7 +86,7 @@ pub(super) async fn create(
     let request = CreateGroupRequest {
         group: Some(group),
         refuse_unknown_members: client.refuses_unknown_members(),
-        actor: client.actor(),
+        actor: Some(client.actor()),
     };
     let created = gateway.parts.groups.clone().create_group(request).await?.into_inner();
     let group =
@@ -158,7 +158,7 @@ pub(super) async fn delete(
         organisation_id: client.organisation.id.clone(),
         id: id(path, "group")?,
         revision: version::expected(&headers)?,
-        actor: client.actor(),
+        actor: Some(client.actor()),
     };
     gateway.parts.groups.clone().delete_group(request).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -203,7 +203,7 @@ fn update(client: &Client, id: String, revision: i64, delta: GroupDelta) -> Upda
         }),
         members,
         refuse_unknown_members: client.refuses_unknown_members(),
-        actor: client.actor(),
+        actor: Some(client.actor()),
     }
 }
 

@@ -15,29 +15,29 @@ use super::version;
 /// what has become of them. Without `meta` and `groups`.
 pub(super) fn to_scim(user: &User, scim_url: &str) -> Object {
     let mut document = Object::new();
-    let mut put = |name: &str, value: &Option<String>| put_text(&mut document, name, value);
-    put("id", &Some(user.id.clone()));
-    put("externalId", &user.external_id);
-    put("userName", &user.user_name);
-    put("displayName", &user.display_name);
-    put("nickName", &user.nick_name);
-    put("profileUrl", &user.profile_url);
-    put("title", &user.title);
-    put("userType", &user.user_type);
-    put("preferredLanguage", &user.preferred_language);
-    put("locale", &user.locale);
-    put("timezone", &user.timezone);
+    let mut put = |name: &str, value: Option<&str>| put_text(&mut document, name, value);
+    put("id", Some(&user.id));
+    put("externalId", user.external_id.as_deref());
+    put("userName", user.user_name.as_deref());
+    put("displayName", user.display_name.as_deref());
+    put("nickName", user.nick_name.as_deref());
+    put("profileUrl", user.profile_url.as_deref());
+    put("title", user.title.as_deref());
+    put("userType", user.user_type.as_deref());
+    put("preferredLanguage", user.preferred_language.as_deref());
+    put("locale", user.locale.as_deref());
+    put("timezone", user.timezone.as_deref());
     if let Some(active) = user.active {
         document.insert("active".into(), active.into());
     }
     if let Some(name) = &user.name {
         let mut parts = Object::new();
-        put_text(&mut parts, "formatted", &name.formatted);
-        put_text(&mut parts, "familyName", &name.family_name);
-        put_text(&mut parts, "givenName", &name.given_name);
-        put_text(&mut parts, "middleName", &name.middle_name);
-        put_text(&mut parts, "honorificPrefix", &name.honorific_prefix);
-        put_text(&mut parts, "honorificSuffix", &name.honorific_suffix);
+        put_text(&mut parts, "formatted", name.formatted.as_deref());
+        put_text(&mut parts, "familyName", name.family_name.as_deref());
+        put_text(&mut parts, "givenName", name.given_name.as_deref());
+        put_text(&mut parts, "middleName", name.middle_name.as_deref());
+        put_text(&mut parts, "honorificPrefix", name.honorific_prefix.as_deref());
+        put_text(&mut parts, "honorificSuffix", name.honorific_suffix.as_deref());
         put_object(&mut document, "name", parts);
     }
     for (name, values) in [
@@ -63,10 +63,10 @@ pub(super) fn to_scim(user: &User, scim_url: &str) -> Object {
     if !user.declared_approvers.is_empty() {
         muster.insert("approvers".into(), json!(user.declared_approvers));
     }
-    put_text(&mut muster, "contentRegion", &user.country_code);
-    put_text(&mut muster, "customField1", &user.custom_field_1);
-    put_text(&mut muster, "customField2", &user.custom_field_2);
-    put_text(&mut muster, "customField3", &user.custom_field_3);
+    put_text(&mut muster, "contentRegion", user.country_code.as_deref());
+    put_text(&mut muster, "customField1", user.custom_field_1.as_deref());
+    put_text(&mut muster, "customField2", user.custom_field_2.as_deref());
+    put_text(&mut muster, "customField3", user.custom_field_3.as_deref());
     put_object(&mut document, MUSTER_USER.id, muster);
     document
 }
@@ -253,11 +253,11 @@ impl DeclaredApprovers {
 
 fn enterprise_to_scim(enterprise: &Enterprise, scim_url: &str) -> Object {
     let mut parts = Object::new();
-    put_text(&mut parts, "employeeNumber", &enterprise.employee_number);
-    put_text(&mut parts, "costCenter", &enterprise.cost_center);
-    put_text(&mut parts, "organization", &enterprise.organization);
-    put_text(&mut parts, "division", &enterprise.division);
-    put_text(&mut parts, "department", &enterprise.department);
+    put_text(&mut parts, "employeeNumber", enterprise.employee_number.as_deref());
+    put_text(&mut parts, "costCenter", enterprise.cost_center.as_deref());
+    put_text(&mut parts, "organization", enterprise.organization.as_deref());
+    put_text(&mut parts, "division", enterprise.division.as_deref());
+    put_text(&mut parts, "department", enterprise.department.as_deref());
     if let Some(id) = &enterprise.manager_id {
         // The address of a user, where the id can be one of ours.
         let is_ours = id.parse::<muster_runtime::id::UserId>().is_ok();
@@ -273,9 +273,9 @@ fn enterprise_to_scim(enterprise: &Enterprise, scim_url: &str) -> Object {
 
 fn multi_value_to_scim(value: &MultiValue) -> Value {
     let mut parts = Object::new();
-    put_text(&mut parts, "value", &value.value);
-    put_text(&mut parts, "display", &value.display);
-    put_text(&mut parts, "type", &value.r#type);
+    put_text(&mut parts, "value", value.value.as_deref());
+    put_text(&mut parts, "display", value.display.as_deref());
+    put_text(&mut parts, "type", value.r#type.as_deref());
     if let Some(primary) = value.primary {
         parts.insert("primary".into(), primary.into());
     }
@@ -284,13 +284,13 @@ fn multi_value_to_scim(value: &MultiValue) -> Value {
 
 fn address_to_scim(address: &Address) -> Value {
     let mut parts = Object::new();
-    put_text(&mut parts, "formatted", &address.formatted);
-    put_text(&mut parts, "streetAddress", &address.street_address);
-    put_text(&mut parts, "locality", &address.locality);
-    put_text(&mut parts, "region", &address.region);
-    put_text(&mut parts, "postalCode", &address.postal_code);
-    put_text(&mut parts, "country", &address.country);
-    put_text(&mut parts, "type", &address.r#type);
+    put_text(&mut parts, "formatted", address.formatted.as_deref());
+    put_text(&mut parts, "streetAddress", address.street_address.as_deref());
+    put_text(&mut parts, "locality", address.locality.as_deref());
+    put_text(&mut parts, "region", address.region.as_deref());
+    put_text(&mut parts, "postalCode", address.postal_code.as_deref());
+    put_text(&mut parts, "country", address.country.as_deref());
+    put_text(&mut parts, "type", address.r#type.as_deref());
     if let Some(primary) = address.primary {
         parts.insert("primary".into(), primary.into());
     }
@@ -334,9 +334,9 @@ fn boolean(object: &Object, name: &str) -> Option<bool> {
     object.get(name).and_then(Value::as_bool)
 }
 
-fn put_text(object: &mut Object, name: &str, value: &Option<String>) {
+fn put_text(object: &mut Object, name: &str, value: Option<&str>) {
     if let Some(value) = value {
-        object.insert(name.to_owned(), value.as_str().into());
+        object.insert(name.to_owned(), value.into());
     }
 }
 

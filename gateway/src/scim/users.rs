@@ -75,7 +75,7 @@ pub(super) async fn create(
     let asked = Asked::read(query, &USER_TYPE)?;
     let document = resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
     let user = User { organisation_id: client.organisation.id.clone(), ..from_scim(&document) };
-    let request = CreateUserRequest { user: Some(user), actor: client.actor() };
+    let request = CreateUserRequest { user: Some(user), actor: Some(client.actor()) };
     let user = gateway.parts.users.clone().create_user(request).await?.into_inner();
     written(&gateway, &asked.projection, StatusCode::CREATED, user).await
 }
@@ -99,7 +99,7 @@ pub(super) async fn replace(
         ..from_scim(&document)
     };
     let request =
-        UpdateUserRequest { user: Some(user), assign_defaults: true, actor: client.actor() };
+        UpdateUserRequest { user: Some(user), assign_defaults: true, actor: Some(client.actor()) };
     let user = gateway.parts.users.clone().update_user(request).await?.into_inner();
     written(&gateway, &asked.projection, StatusCode::OK, user).await
 }
@@ -169,7 +169,7 @@ async fn patch_once(
     };
     declared.restore(&mut user.declared_approvers);
     let request =
-        UpdateUserRequest { user: Some(user), assign_defaults: false, actor: client.actor() };
+        UpdateUserRequest { user: Some(user), assign_defaults: false, actor: Some(client.actor()) };
     Ok(Ok(gateway.parts.users.clone().update_user(request).await?.into_inner()))
 }
 
@@ -184,7 +184,7 @@ pub(super) async fn delete(
         organisation_id: client.organisation.id.clone(),
         id: id.clone(),
         revision: version::expected(&headers)?,
-        actor: client.actor(),
+        actor: Some(client.actor()),
     };
     let deleted = gateway.parts.users.clone().delete_user(request).await?.into_inner();
     gateway.parts.hand_over_deletion(&client.organisation.id, &id, deleted.revision).await;

@@ -133,7 +133,7 @@ pub async fn serve(
 /// constraint only, since Postgres' messages quote values.
 #[must_use]
 pub fn database_status(error: &sqlx::Error) -> Status {
-    let code = error.as_database_error().and_then(|e| e.code().map(|c| c.into_owned()));
+    let code = error.as_database_error().and_then(|e| e.code().map(std::borrow::Cow::into_owned));
     let constraint = error.as_database_error().and_then(|e| e.constraint().map(str::to_owned));
     let (status, what) = match (error, code.as_deref()) {
         (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_), _)

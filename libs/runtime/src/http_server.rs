@@ -45,6 +45,7 @@ impl Default for Limits {
 }
 
 /// Serves HTTP/1.1 and HTTP/2 until the life ends, then lets requests under way finish.
+#[expect(clippy::missing_panics_doc, reason = "the semaphore is never closed")]
 pub async fn serve<S, B>(
     listener: TcpListener,
     service: S,

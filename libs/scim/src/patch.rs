@@ -362,7 +362,7 @@ fn set_matching(
         if matches_value(filter, element) {
             match (kind, element, &new) {
                 (Kind::Add, Value::Object(whole), Value::Object(parts)) => {
-                    whole.extend(parts.clone())
+                    whole.extend(parts.clone());
                 }
                 (_, element, new) => *element = new.clone(),
             }

@@ -107,6 +107,15 @@ impl MemberIds {
     }
 }
 
+/// What becomes of a group's external id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ExternalId {
+    /// It stays.
+    Keep,
+    /// It becomes this, or none.
+    Become(Option<String>),
+}
+
 /// What becomes of a group's members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Members {

@@ -22,7 +22,7 @@ use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use crate::group::{MemberIds, Members, Name, Person, external_id};
+use crate::group::{ExternalId, MemberIds, Members, Name, Person, external_id};
 use crate::store::{group as store, list, membership, person};
 use crate::{Error, Groups};
 
@@ -162,9 +162,11 @@ impl GroupService for Groups {
             expected: Revision::expected(request.revision),
             name: request.display_name.map(Name::new).transpose()?,
             external_id: match request.external_id_change {
-                None => None,
-                Some(ExternalIdChange::ExternalId(id)) => Some(Some(external_id(id)?)),
-                Some(ExternalIdChange::ClearExternalId(_)) => Some(None),
+                None => ExternalId::Keep,
+                Some(ExternalIdChange::ExternalId(id)) => {
+                    ExternalId::Become(Some(external_id(id)?))
+                }
+                Some(ExternalIdChange::ClearExternalId(_)) => ExternalId::Become(None),
             },
             members,
             refuse_unknown: request.refuse_unknown_members,

@@ -14,7 +14,7 @@ const LONGEST_NAME: usize = 256;
 pub fn checked(mut organisation: Organisation) -> Result<Organisation, Error> {
     organisation.display_name = name("display_name", &organisation.display_name)?;
     if organisation.default_locale.trim().is_empty() {
-        organisation.default_locale = DEFAULT_LOCALE.to_owned();
+        DEFAULT_LOCALE.clone_into(&mut organisation.default_locale);
     }
     if organisation.default_locale.chars().count() > 64 {
         return Err(Error::Invalid {

@@ -1,5 +1,7 @@
 //! From text to the typed tree: one pass, bounded in length, depth and nodes.
 
+use serde_json::Value;
+
 use super::{DEEPEST, Filter, LONGEST, MOST_NODES, Operand, Operator};
 use crate::path::AttributePath;
 use crate::resource::date_time;
@@ -104,7 +106,7 @@ impl<'t> Parser<'t> {
 
     fn nested(&mut self, open: char, close: char) -> Result<Filter, Error> {
         if self.depth == DEEPEST {
-            return Err(self.error(&format!("nests deeper than {DEEPEST}")));
+            return Err(error(&format!("nests deeper than {DEEPEST}")));
         }
         self.depth += 1;
         self.expect(open)?;
@@ -117,17 +119,18 @@ impl<'t> Parser<'t> {
     fn comparison(&mut self) -> Result<Filter, Error> {
         self.nodes += 1;
         if self.nodes > MOST_NODES {
-            return Err(self.error(&format!("has more than {MOST_NODES} comparisons")));
+            return Err(error(&format!("has more than {MOST_NODES} comparisons")));
         }
         let name = self.token();
         if name.is_empty() {
             return Err(self.unexpected("an attribute name, \"not\" or \"(\""));
         }
-        let path = self.scope.resolve(name).ok_or_else(|| {
-            self.error(&format!("names {:?}, which no schema declares", shown(name)))
-        })?;
+        let path = self
+            .scope
+            .resolve(name)
+            .ok_or_else(|| error(&format!("names {:?}, which no schema declares", shown(name))))?;
         if path.target().returned == Returned::Never {
-            return Err(self.error(&format!("names {path}, which cannot be read")));
+            return Err(error(&format!("names {path}, which cannot be read")));
         }
         if self.rest().starts_with('[') {
             return self.values(path);
@@ -137,7 +140,7 @@ impl<'t> Parser<'t> {
             return Ok(Filter::Present(path));
         }
         let operator = Operator::from_str(operator).ok_or_else(|| {
-            self.error(&format!(
+            error(&format!(
                 "has {:?} after {path}; expected eq, ne, co, sw, ew, gt, ge, lt, le or pr",
                 shown(operator)
             ))
@@ -149,7 +152,7 @@ impl<'t> Parser<'t> {
 
     fn values(&mut self, path: AttributePath) -> Result<Filter, Error> {
         if !path.attribute.multi_valued || path.sub_attribute.is_some() {
-            return Err(self.error(&format!("has [ after {path}, which is not multi-valued")));
+            return Err(error(&format!("has [ after {path}, which is not multi-valued")));
         }
         let outer = std::mem::replace(&mut self.scope, Scope::Values(path.attribute));
         let filter = self.nested('[', ']');
@@ -159,14 +162,10 @@ impl<'t> Parser<'t> {
 
     fn operand(&mut self, path: &AttributePath, operator: Operator) -> Result<Operand, Error> {
         let rest = self.rest();
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<serde_json::Value>();
-        let value = match values.next() {
-            Some(Ok(value)) => value,
-            _ => {
-                return Err(self.unexpected(
-                    "a value: a string in double quotes, a number, true, false or null",
-                ));
-            }
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+        let Some(Ok(value)) = values.next() else {
+            return Err(self
+                .unexpected("a value: a string in double quotes, a number, true, false or null"));
         };
         self.at += values.byte_offset();
         let target = path.target();
@@ -174,13 +173,12 @@ impl<'t> Parser<'t> {
         let substring =
             matches!(operator, Operator::Contains | Operator::StartsWith | Operator::EndsWith);
         let wrong = |expected: &str| {
-            Err(self.error(&format!(
+            Err(error(&format!(
                 "compares {path} by {} with {}; expected {expected}",
                 operator.as_str(),
                 crate::resource::kind_of(&value)
             )))
         };
-        use serde_json::Value;
         Ok(match (target.kind, &value) {
             (Type::Complex, _) => return wrong("one of its sub-attributes"),
             (_, Value::Null) if equality => Operand::Null,
@@ -261,16 +259,16 @@ impl<'t> Parser<'t> {
     fn unexpected(&mut self, expected: &str) -> Error {
         let rest = self.rest();
         if rest.is_empty() {
-            return self.error(&format!("ends where {expected} was expected"));
+            return error(&format!("ends where {expected} was expected"));
         }
         let at = self.at + 1;
         let found = shown(rest);
-        self.error(&format!("has {found:?} at character {at}, where {expected} was expected"))
+        error(&format!("has {found:?} at character {at}, where {expected} was expected"))
     }
+}
 
-    fn error(&self, what: &str) -> Error {
-        Error::of(ScimType::InvalidFilter, format!("the filter {what}"))
-    }
+fn error(what: &str) -> Error {
+    Error::of(ScimType::InvalidFilter, format!("the filter {what}"))
 }
 
 fn shown(text: &str) -> String {

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::{membership, person};
 use crate::Error;
-use crate::group::{MemberIds, Members, Name, unknown_members};
+use crate::group::{ExternalId, MemberIds, Members, Name, unknown_members};
 
 /// A stored group.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -177,8 +177,7 @@ pub(crate) struct Update {
     pub id: GroupId,
     pub expected: Option<Revision>,
     pub name: Option<Name>,
-    /// The new external id, or its removal.
-    pub external_id: Option<Option<String>>,
+    pub external_id: ExternalId,
     pub members: Members,
     pub refuse_unknown: bool,
     pub actor: Actor,
@@ -215,7 +214,10 @@ pub(crate) async fn update(
     };
     let display_name =
         update.name.as_ref().map_or_else(|| old.display_name.clone(), |name| name.text.clone());
-    let external_id = update.external_id.unwrap_or_else(|| old.external_id.clone());
+    let external_id = match update.external_id {
+        ExternalId::Keep => old.external_id.clone(),
+        ExternalId::Become(id) => id,
+    };
     let same = added.is_empty()
         && removed.is_empty()
         && (origin, &display_name, &external_id)
@@ -249,7 +251,8 @@ pub(crate) async fn update(
     .execute(&mut *connection)
     .await;
     if let Err(error) = updated {
-        let clash = error.as_database_error().is_some_and(|e| e.is_unique_violation());
+        let clash =
+            error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation);
         return Err(if clash { Error::Taken(row.display_name) } else { error.into() });
     }
     let change = NewChange {

@@ -343,7 +343,7 @@ pub(crate) async fn get(
     organisation: OrganisationId,
     id: UserId,
 ) -> Result<User, Error> {
-    Ok(batch_get(connection, organisation, vec![id]).await?.pop().ok_or(Error::NotFound("user"))?)
+    batch_get(connection, organisation, vec![id]).await?.pop().ok_or(Error::NotFound("user"))
 }
 
 /// Those that exist, by id.
