@@ -1,5 +1,7 @@
 //! The program `muster`.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -168,25 +170,29 @@ async fn show(
 ) -> anyhow::Result<()> {
     let demonstration =
         if empty { None } else { Some(demonstration::ensure(everything, data_dir).await?) };
+    let mut text = String::new();
     if let Some((passed, failed, failures)) = demonstration.as_ref().and_then(|d| d.played.as_ref())
     {
         for failure in failures {
-            println!("  ✗ {failure}");
+            writeln!(text, "  ✗ {failure}")?;
         }
-        println!("Played the guide as Okta would: {passed} passed, {failed} failed");
+        writeln!(text, "Played the guide as Okta would: {passed} passed, {failed} failed")?;
     }
-    println!("Muster is running");
-    println!("  Console        {}/admin", everything.public_url);
-    println!("  SCIM base URL  {}", everything.scim_url());
+    writeln!(text, "Muster is running")?;
+    writeln!(text, "  Console        {}/admin", everything.public_url)?;
+    writeln!(text, "  SCIM base URL  {}", everything.scim_url())?;
     match &demonstration {
-        Some(demonstration) => println!("  Token          Static {}", demonstration.key),
-        None => println!(
+        Some(demonstration) => writeln!(text, "  Token          Static {}", demonstration.key)?,
+        None => writeln!(
+            text,
             "  Token          muster organisation create --slug SLUG --name NAME\n\
              {:17}muster api-key create --organisation SLUG --label TEXT",
             ""
-        ),
+        )?,
     }
-    println!("  gRPC           {}", everything.grpc_address);
-    println!("Ctrl-C stops it.");
+    writeln!(text, "  gRPC           {}", everything.grpc_address)?;
+    writeln!(text, "Ctrl-C stops it.")?;
+    // Whoever reads it may have gone; Muster runs on.
+    drop(std::io::stdout().write_all(text.as_bytes()));
     Ok(())
 }

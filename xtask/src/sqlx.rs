@@ -94,9 +94,8 @@ impl Database {
             .spawn()
             .context("target/debug/muster does not start")?;
         let output = muster.stdout.take().context("standard output")?;
-        let running = BufReader::new(output)
-            .lines()
-            .any(|line| line.is_ok_and(|line| line.contains("Muster is running")));
+        let mut output = BufReader::new(output).lines();
+        let running = output.any(|line| line.is_ok_and(|line| line.contains("Muster is running")));
         let socket = folder.path().join("socket");
         let host = socket.to_string_lossy().replace('/', "%2F");
         let url = format!("postgres://postgres@localhost/muster?host={host}");
