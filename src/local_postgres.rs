@@ -50,7 +50,8 @@ impl LocalPostgres {
         let lock = lock(&data_folder)?;
         let cluster = data_folder.join("postgres");
         let version = fs::read_to_string(cluster.join("PG_VERSION")).ok();
-        let binaries = Binaries::find(version.as_deref().map(str::trim))?;
+        let fetched = data_folder.join("postgresql");
+        let binaries = Binaries::find_or_fetch(version.as_deref().map(str::trim), &fetched).await?;
         // Whoever made the lock file is who we are.
         let is_root = lock.metadata().context("the lock file")?.uid() == 0;
         let user = User::choose(is_root, &data_folder).await?;

@@ -98,7 +98,11 @@ async fn main() -> ExitCode {
         Ok("json") => LogFormat::Json,
         _ => LogFormat::Text,
     };
-    let telemetry = match telemetry::start(service_name(cli.command.as_ref()), format, "warn") {
+    let telemetry = match telemetry::start(
+        service_name(cli.command.as_ref()),
+        format,
+        "warn,reqwest_retry=off",
+    ) {
         Ok(telemetry) => telemetry,
         Err(error) => return fail(&error),
     };

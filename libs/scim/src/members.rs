@@ -190,7 +190,13 @@ fn ids(value: Value) -> Result<Option<BTreeSet<String>>, Error> {
     let members = match value {
         Value::Null => return Ok(None),
         Value::Array(members) => members,
-        one => vec![one],
+        one @ Value::Object(_) => vec![one],
+        other => {
+            return Err(invalid(format!(
+                "members is {}; expected an array of objects with a value, a user's id",
+                kind_of(&other)
+            )));
+        }
     };
     members
         .iter()
@@ -291,7 +297,7 @@ mod tests {
         let operations = json!([
             {"op": "replace", "path": "members", "value": ["a", "b"]},
             {"op": "remove", "path": "members[value eq \"a\"]"},
-            {"op": "add", "path": "members", "value": "c"},
+            {"op": "add", "path": "members", "value": ["c"]},
         ]);
         let full = MembersDelta::Full(["b", "c"].map(String::from).into());
         assert_eq!(delta(operations).unwrap().members, full);
