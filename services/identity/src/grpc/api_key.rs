@@ -6,6 +6,7 @@ use muster_proto::identity::v1::{
     CreateApiKeyResponse, ListApiKeysRequest, ListApiKeysResponse, RevokeApiKeyRequest,
 };
 use muster_runtime::clock;
+use muster_runtime::grpc::database_status;
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
@@ -75,10 +76,11 @@ impl ApiKeyService for Identity {
             .read(id, move |c| Box::pin(store::authenticate(c, id, hash, now)))
             .await?;
         if stale {
-            self.database
-                .write(id, move |c| Box::pin(store::used(c, id, hash, now)))
-                .await
-                .map_err(Error::from)?;
+            let noted = self.database.write(id, move |c| Box::pin(store::used(c, id, hash, now)));
+            if let Err(error) = noted.await {
+                // A note for the console: nobody is turned away for it. The status has been logged.
+                drop(database_status(&error));
+            }
         }
         Ok(Response::new(AuthenticateApiKeyResponse {
             api_key: Some(key),
