@@ -12,9 +12,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
-use crate::local_postgres::LocalPostgres;
 use crate::migrate::{MigrateArgs, migrate};
 use crate::parts::{CONNECTIONS, database_error};
+use muster_local_postgres::LocalPostgres;
 
 /// Where to run and to listen.
 #[derive(Debug, Clone)]

@@ -2,7 +2,6 @@
 
 pub mod demonstration;
 pub mod everything;
-pub mod local_postgres;
 pub mod migrate;
 pub mod operate;
 pub mod parts;

@@ -8,6 +8,7 @@ mod support;
 mod architecture;
 mod command_line;
 mod feed;
+mod filters;
 mod guide;
 mod isolation;
 mod local_postgres;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use muster::local_postgres::LocalPostgres;
+use muster_local_postgres::LocalPostgres;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tempfile::TempDir;
 

@@ -1,6 +1,6 @@
 //! What a developer runs: `cargo xtask test` and `cargo xtask sqlx`.
 
-mod sqlx;
+mod statements;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     let task = std::env::args().nth(1).unwrap_or_default();
     let result = match task.as_str() {
         "test" => test(),
-        "sqlx" => sqlx::write(),
+        "sqlx" => statements::write(),
         _ => Err(anyhow::anyhow!("there is no task {task:?}\n{HELP}")),
     };
     match result {
@@ -41,7 +41,7 @@ fn test() -> anyhow::Result<()> {
     step("buf format", in_proto(&buf, &["format", "--diff", "--exit-code"]))?;
     step("buf breaking", in_proto(&buf, &["breaking", "--against", "base.binpb"]))?;
     step("build", cargo(&["build", "--locked"]))?;
-    timed("SQL against the tables", sqlx::check)?;
+    timed("SQL against the tables", statements::check)?;
     step("tests", cargo(&["test", "--workspace", "--locked"]))
 }
 

@@ -27,9 +27,14 @@ pub(super) async fn list(
     query: RawQuery,
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &GROUP_TYPE)?;
-    let filter =
-        asked.filter.as_deref().map(|text| filter::parse(text, &GROUP_TYPE)).transpose()?;
-    let filter = filter.map(|filter| super::filter::to_proto(&filter, &field)).transpose()?;
+    let filter = match &asked.filter {
+        Some(text) => {
+            let filter = filter::parse(text, &GROUP_TYPE)?;
+            let organisation = &client.organisation.id;
+            Some(super::filter::to_proto(&gateway, organisation, &filter, &GROUP_TYPE).await?)
+        }
+        None => None,
+    };
     let count = asked.count(gateway.limits);
     let request = ListGroupsRequest {
         organisation_id: client.organisation.id.clone(),
@@ -261,15 +266,4 @@ fn view(projection: &Projection) -> GroupView {
 
 fn text(document: &Object, name: &str) -> Option<String> {
     document.get(name).and_then(Value::as_str).map(str::to_owned)
-}
-
-/// What the group service calls the attributes that it can filter by.
-fn field(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "displayName" => "display_name",
-        "externalId" => "external_id",
-        "id" => "id",
-        "members.value" => "member_ids",
-        _ => return None,
-    })
 }

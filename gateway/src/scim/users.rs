@@ -30,8 +30,14 @@ pub(super) async fn list(
     query: RawQuery,
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &USER_TYPE)?;
-    let filter = asked.filter.as_deref().map(|text| filter::parse(text, &USER_TYPE)).transpose()?;
-    let filter = filter.map(|filter| super::filter::to_proto(&filter, &field)).transpose()?;
+    let filter = match &asked.filter {
+        Some(text) => {
+            let filter = filter::parse(text, &USER_TYPE)?;
+            let organisation = &client.organisation.id;
+            Some(super::filter::to_proto(&gateway, organisation, &filter, &USER_TYPE).await?)
+        }
+        None => None,
+    };
     let count = asked.count(gateway.limits);
     let request = ListUsersRequest {
         organisation_id: client.organisation.id.clone(),
@@ -316,16 +322,4 @@ async fn approvers_of(
     };
     let answer = gateway.parts.approvers.clone().batch_get_approvers(request).await?;
     Ok(answer.into_inner().users.into_iter().map(|user| (user.user_id, user.approvers)).collect())
-}
-
-/// What identity calls the attributes that it can filter by.
-fn field(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "userName" => "user_name",
-        "externalId" => "external_id",
-        "id" => "id",
-        "emails.value" => "emails.value",
-        "displayName" => "display_name",
-        _ => return None,
-    })
 }

@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod deadline;
 pub mod feed;
+pub mod filter_sql;
 pub mod follower;
 pub mod grpc;
 pub mod http_server;

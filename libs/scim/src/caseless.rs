@@ -15,13 +15,25 @@ pub fn key(text: &str) -> String {
     if text.is_ascii() {
         return text.trim().to_ascii_lowercase();
     }
-    let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
     let blank = CodePointSetData::new::<WhiteSpace>();
-    let visible: String = text.chars().filter(|c| !ignorable.contains(*c)).collect();
-    let trimmed = visible.trim_matches(|c| blank.contains(c));
+    fold(visible(text).trim_matches(|c| blank.contains(c)))
+}
+
+/// The key of a part of a text, for comparisons such as *contains*: blanks at its ends do count.
+#[must_use]
+pub fn part(text: &str) -> String {
+    fold(&visible(text))
+}
+
+fn visible(text: &str) -> String {
+    let ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+    text.chars().filter(|c| !ignorable.contains(*c)).collect()
+}
+
+fn fold(text: &str) -> String {
     let nfc = ComposingNormalizerBorrowed::new_nfc();
     let mapper = CaseMapper::new();
-    let folded: String = nfc.normalize(trimmed).chars().map(|c| mapper.simple_fold(c)).collect();
+    let folded: String = nfc.normalize(text).chars().map(|c| mapper.simple_fold(c)).collect();
     nfc.normalize(&folded).into_owned()
 }
 

@@ -2,12 +2,14 @@
 
 mod target;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::filter::{Filter, Operand, Operator, matches_value};
 use crate::path::{AttributePath, PatchPath};
-use crate::resource::{is_written, kind_of, normalise, object, read_extension};
-use crate::schema::{Attribute, Mutability, ResourceType, Schema};
+use crate::resource::{MOST_VALUES, is_written, kind_of, normalise, object};
+use crate::schema::{Attribute, Mutability, ResourceType, Schema, Type};
 use crate::{Error, Object, ScimType};
 
 /// The most operations of one request.
@@ -207,21 +209,31 @@ fn set_extension(
     extension: &'static Schema,
     value: Value,
 ) -> Result<(), Error> {
-    // An attribute that is null is unassigned, which `read_extension` alone cannot tell.
-    if let Value::Object(values) = &value {
-        for (key, value) in values {
-            if let (Some(attribute), Value::Null) = (extension.attribute(key), value) {
-                target::unassign(document, Some(extension), attribute);
+    match value {
+        Value::Null => {
+            document.remove(extension.id);
+            Ok(())
+        }
+        Value::Object(values) => {
+            for (key, value) in values {
+                if let Some(attribute) = extension.attribute(&key)
+                    && is_written(attribute)
+                {
+                    let path = AttributePath {
+                        extension: Some(extension),
+                        attribute,
+                        sub_attribute: None,
+                    };
+                    set(document, kind, &path, None, value)?;
+                }
             }
+            Ok(())
         }
+        other => Err(Error::of(
+            ScimType::InvalidValue,
+            format!("{} is {}; expected an object", extension.id, kind_of(&other)),
+        )),
     }
-    for (name, value) in read_extension(extension, value)?.unwrap_or_default() {
-        if let Some(attribute) = extension.attribute(&name) {
-            let path = AttributePath { extension: Some(extension), attribute, sub_attribute: None };
-            set(document, kind, &path, None, value)?;
-        }
-    }
-    Ok(())
 }
 
 fn set(
@@ -240,6 +252,12 @@ fn set(
                 _ => Vec::new(),
             };
             let values = set_values(values, kind, path, filter, value)?;
+            if values.len() > MOST_VALUES {
+                return Err(Error::of(
+                    ScimType::InvalidValue,
+                    format!("{path} would have {} values; at most {MOST_VALUES}", values.len()),
+                ));
+            }
             (!values.is_empty()).then_some(Value::Array(values))
         }
         (false, Some(part)) => {
@@ -251,15 +269,33 @@ fn set(
             (!whole.is_empty()).then_some(Value::Object(whole))
         }
         (false, None) if kind == Kind::Remove => None,
-        (false, None) => match (current, normalise(attribute, value, &path.to_string())?) {
-            // Parts that are not named stay (§3.5.2.3).
-            (Some(Value::Object(mut whole)), Some(Value::Object(parts))) => {
-                whole.extend(parts);
-                Some(Value::Object(whole))
+        (false, None) => match value {
+            // Parts that are not named stay (§3.5.2.3); one that is null is unassigned.
+            Value::Object(parts) if attribute.kind == Type::Complex => {
+                let mut whole = match current {
+                    Some(Value::Object(whole)) => whole,
+                    _ => Object::new(),
+                };
+                for (key, value) in parts {
+                    if let Some(part) = attribute.sub_attribute(&key)
+                        && is_written(part)
+                        // It follows from `value`; the server says what it is.
+                        && part.name != "$ref"
+                    {
+                        set_part(&mut whole, kind, part, value, &format!("{path}.{}", part.name))?;
+                    }
+                }
+                (!whole.is_empty()).then_some(Value::Object(whole))
             }
-            (_, new) => new,
+            value => normalise(attribute, value, &path.to_string())?,
         },
     };
+    if new.is_none() && attribute.required && kind != Kind::Remove {
+        return Err(Error::of(
+            ScimType::InvalidValue,
+            format!("{path} would have no value; every resource has one"),
+        ));
+    }
     if let Some(new) = new {
         target::put(document, path.extension, attribute, new);
     }
@@ -293,9 +329,13 @@ fn set_values(
     let meets = |value: &Value| filter.is_none_or(|filter| matches_value(filter, value));
     match (kind, path.sub_attribute) {
         (Kind::Remove, None) => {
-            let named = match normalise(path.attribute, value, &at)? {
-                Some(Value::Array(named)) => Some(named),
-                _ => None,
+            // No list at all names every value; an empty one names none.
+            let named = match value {
+                Value::Null => None,
+                value => match normalise(path.attribute, value, &at)? {
+                    Some(Value::Array(named)) => Some(named),
+                    _ => Some(Vec::new()),
+                },
             };
             let goes = |value: &Value| {
                 meets(value)
@@ -316,8 +356,11 @@ fn set_values(
             if changed.is_empty() && kind != Kind::Remove {
                 let mut whole = described(filter, &at)?;
                 set_part(&mut whole, kind, part, value, &at)?;
-                changed.push(values.len());
-                values.push(Value::Object(whole));
+                // One that was to be unassigned is not there already.
+                if whole.contains_key(part.name) {
+                    changed.push(values.len());
+                    values.push(Value::Object(whole));
+                }
             }
             let mut values = one_primary(values, &changed, &at)?;
             values.retain(|value| value.as_object().is_none_or(|whole| !whole.is_empty()));
@@ -332,8 +375,9 @@ fn set_values(
                 None if kind == Kind::Replace => Ok(new),
                 None => {
                     let (mut values, mut changed) = (values, Vec::new());
+                    let mut known: BTreeSet<String> = values.iter().map(identity_of).collect();
                     for value in new {
-                        if !values.contains(&value) {
+                        if known.insert(identity_of(&value)) {
                             changed.push(values.len());
                             values.push(value);
                         }
@@ -439,6 +483,14 @@ fn same(named: &Value, value: &Value) -> bool {
             Some(named) => value.get("value").is_some_and(|value| same(named, value)),
             None => named == value,
         },
+    }
+}
+
+/// What values are told apart by: text ignores case.
+fn identity_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => crate::caseless::key(text),
+        other => other.to_string(),
     }
 }
 

@@ -117,6 +117,7 @@ fn single(attribute: &'static Attribute, value: Value, at: &str) -> Result<Optio
     };
     match (attribute.kind, value) {
         (_, Value::Null) => Ok(None),
+        (_, Value::Array(values)) if values.is_empty() => Ok(None),
         (Type::Complex, Value::Object(object)) => {
             let object = parts(attribute.sub_attributes, object, at)?;
             Ok((!object.is_empty()).then_some(Value::Object(object)))
@@ -172,10 +173,7 @@ fn parts(sub_attributes: &'static [Attribute], object: Object, at: &str) -> Resu
     Ok(normalised)
 }
 
-pub(crate) fn read_extension(
-    extension: &'static Schema,
-    value: Value,
-) -> Result<Option<Object>, Error> {
+fn read_extension(extension: &'static Schema, value: Value) -> Result<Option<Object>, Error> {
     match value {
         Value::Null => Ok(None),
         Value::Object(object) => {

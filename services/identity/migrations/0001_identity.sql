@@ -50,7 +50,9 @@ CREATE TABLE api_key (
     UNIQUE (organisation_id, secret_hash)
 );
 
--- What a client sent is `document`; the other columns are made from it, to find users by.
+-- What a client sent is `document`; the other columns are made from it, to find users by: keys in
+-- columns of their own where there is an index, the same document with every text as its key in
+-- `search` for the rest.
 CREATE TABLE users (
     organisation_id   uuid        NOT NULL REFERENCES organisation,
     user_id           uuid        NOT NULL,
@@ -64,6 +66,7 @@ CREATE TABLE users (
     external_id       text        COLLATE "C",
     display_name_key  text        COLLATE "C",
     document          jsonb       NOT NULL,
+    search            jsonb       NOT NULL,
     PRIMARY KEY (organisation_id, user_id)
 );
 CREATE UNIQUE INDEX users_user_name ON users (organisation_id, user_name_key);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use muster_proto::identity::v1::{MultiValue, User};
 use muster_scim::caseless;
+use serde_json::Value;
 
 use crate::{Error, content_region};
 
@@ -37,6 +38,8 @@ pub struct Prepared {
     pub email_keys: Vec<String>,
     /// To find the user by `display_name`.
     pub display_name_key: Option<String>,
+    /// The document with every text that ignores case as its key, and the content region.
+    pub search: Value,
     /// Whether the user counts as active.
     pub active: bool,
 }
@@ -100,6 +103,7 @@ pub fn prepare(mut user: User, write: &Write, default_locale: &str) -> Result<Pr
             .as_deref()
             .map(caseless::key)
             .filter(|key| key.len() <= LONGEST_KEY),
+        search: search(&user),
         active: user.active.unwrap_or(false),
         document: user,
     })
@@ -118,6 +122,33 @@ pub fn primary_email(emails: &[MultiValue]) -> Option<&str> {
         .or_else(|| emails.iter().find(is_work))
         .or_else(|| emails.first())
         .and_then(|email| email.value.as_deref())
+}
+
+/// What filters look at: the document with every text as its key, but for those that regard case.
+fn search(user: &User) -> Value {
+    fn fold(value: &mut Value, exact: &[&str]) {
+        match value {
+            Value::String(text) => *text = caseless::key(text),
+            Value::Array(values) => values.iter_mut().for_each(|value| fold(value, exact)),
+            Value::Object(parts) => {
+                parts.iter_mut().filter(|(name, _)| !exact.contains(&name.as_str())).for_each(
+                    |(name, value)| {
+                        let links = matches!(name.as_str(), "photos" | "x509_certificates");
+                        fold(value, if links { &["value"] } else { &[] });
+                    },
+                );
+            }
+            _ => {}
+        }
+    }
+    let mut search = serde_json::to_value(user).expect("a user has string keys only");
+    fold(&mut search, &["external_id", "profile_url"]);
+    if let Some(code) = &user.country_code {
+        let region = content_region::of(code).as_str_name();
+        let region = region.strip_prefix("CONTENT_REGION_").unwrap_or(region);
+        search["content_region"] = caseless::key(region).into();
+    }
+    search
 }
 
 /// Fills in what we compute of a user.

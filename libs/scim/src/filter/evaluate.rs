@@ -89,7 +89,7 @@ fn holds(path: &AttributePath, value: &Value, operator: Operator, operand: &Oper
         let (text, part) = if path.target().case_exact {
             (text.clone(), part.clone())
         } else {
-            (caseless::key(text), caseless::key(part))
+            (caseless::key(text), caseless::part(part))
         };
         return match operator {
             Operator::Contains => text.contains(&part),
@@ -161,6 +161,7 @@ mod tests {
             (r#"meta.created ge "2026-01-31T08:30:00.000Z""#, true),
             (r#"userName gt "alan""#, true),
             (r#"userName ew "NN""#, true),
+            (r#"userName co " ""#, false),
             (r#"urn:learnerbly:params:scim:schemas:2.0:User:approvers eq "bo@x.example""#, true),
         ] {
             assert_eq!(matches(&parse(text, &USER_TYPE).unwrap(), user), expected, "{text}");

@@ -162,12 +162,12 @@ impl<'t> Parser<'t> {
 
     fn operand(&mut self, path: &AttributePath, operator: Operator) -> Result<Operand, Error> {
         let rest = self.rest();
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
-        let Some(Ok(value)) = values.next() else {
+        let literal = &rest[..literal_end(rest)];
+        let Ok(value) = serde_json::from_str::<Value>(literal) else {
             return Err(self
                 .unexpected("a value: a string in double quotes, a number, true, false or null"));
         };
-        self.at += values.byte_offset();
+        self.at += literal.len();
         let target = path.target();
         let equality = matches!(operator, Operator::Equal | Operator::NotEqual);
         let substring =
@@ -267,6 +267,24 @@ impl<'t> Parser<'t> {
     }
 }
 
+/// Where a value at the beginning of a text ends: at its closing quote, or before a blank or bracket.
+fn literal_end(text: &str) -> usize {
+    if !text.starts_with('"') {
+        return text
+            .find(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']'))
+            .unwrap_or(text.len());
+    }
+    let mut escaped = false;
+    for (at, character) in text.char_indices().skip(1) {
+        match character {
+            '"' if !escaped => return at + 1,
+            '\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    text.len()
+}
+
 fn error(what: &str) -> Error {
     Error::of(ScimType::InvalidFilter, format!("the filter {what}"))
 }
@@ -317,6 +335,20 @@ mod tests {
             r#"userType eq "Employee" and (emails.type eq "work")"#,
             r#"userType eq "Employee" and emails[type eq "work" and value co "@example.com"]"#,
             r#"emails[type eq "work" and value co "@example.com"] or ims[type eq "xmpp" and value co "@foo.com"]"#,
+        ] {
+            assert!(user(text).is_ok(), "{text}: {:?}", user(text));
+        }
+    }
+
+    #[test]
+    fn a_value_may_stand_before_a_parenthesis_or_bracket() {
+        for text in [
+            "(active eq true)",
+            "not (active eq false)",
+            "(title eq null)",
+            "(title eq \"a)\\\"\")",
+            "emails[primary eq true]",
+            "emails[primary eq true and value eq \"]\"]",
         ] {
             assert!(user(text).is_ok(), "{text}: {:?}", user(text));
         }

@@ -39,8 +39,3 @@ pub(super) fn put(
         }
     }
 }
-
-/// Removes an attribute.
-pub(super) fn unassign(document: &mut Object, extension: Option<&Schema>, attribute: &Attribute) {
-    drop(take(document, extension, attribute));
-}

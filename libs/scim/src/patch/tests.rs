@@ -139,6 +139,82 @@ fn null_and_the_empty_array_unassign() {
 }
 
 #[test]
+fn a_part_that_is_null_is_unassigned_and_the_others_stay() {
+    for operation in [
+        json!({"op": "replace", "path": "name", "value": {"familyName": null}}),
+        json!({"op": "replace", "value": {"name": {"familyName": null}}}),
+    ] {
+        assert_eq!(at("/name", operation), json!({"givenName": "Ann"}));
+    }
+    assert_eq!(at("/name", json!({"op": "replace", "path": "name", "value": null})), Value::Null);
+    assert_eq!(at("/name", json!({"op": "replace", "path": "name", "value": {}})), ann()["name"]);
+    assert_eq!(at("/title", json!({"op": "replace", "path": "title", "value": []})), Value::Null);
+}
+
+#[test]
+fn a_remove_with_a_list_that_names_nobody_removes_nobody() {
+    for value in [json!([]), json!([{"value": null}]), json!([{"value": "nobody@x.example"}])] {
+        let operation = json!({"op": "remove", "path": "emails", "value": value});
+        assert_eq!(at("/emails", operation), ann()["emails"], "{value}");
+    }
+}
+
+#[test]
+fn an_extension_is_unassigned_part_by_part_or_whole() {
+    for operation in [
+        json!({"op": "replace", "path": MUSTER, "value": {"approvers": []}}),
+        json!({"op": "replace", "value": {MUSTER: {"approvers": []}}}),
+    ] {
+        assert_eq!(patched(json!([operation])).unwrap()[MUSTER], json!({"contentRegion": "GB"}));
+    }
+    for operation in [
+        json!({"op": "replace", "path": MUSTER, "value": null}),
+        json!({"op": "replace", "value": {MUSTER: null}}),
+    ] {
+        assert!(patched(json!([operation])).unwrap().get(MUSTER).is_none());
+    }
+    let operation = json!({"op": "replace", "path": MUSTER, "value": "x"});
+    assert_eq!(refused(json!([operation])), ScimType::InvalidValue);
+}
+
+#[test]
+fn what_every_user_has_cannot_be_unassigned() {
+    for operation in [
+        json!({"op": "replace", "path": "userName", "value": null}),
+        json!({"op": "replace", "value": {"userName": null}}),
+    ] {
+        assert_eq!(refused(json!([operation])), ScimType::InvalidValue);
+    }
+}
+
+#[test]
+fn values_that_are_the_same_without_regard_to_case_are_added_once() {
+    let path = format!("{MUSTER}:approvers");
+    let operation = json!({"op": "add", "path": path, "value": ["BO@x.example"]});
+    let user = patched(json!([operation])).unwrap();
+    assert_eq!(user[MUSTER]["approvers"], json!(["bo@x.example"]));
+}
+
+#[test]
+fn an_address_that_is_not_there_and_becomes_null_is_not_added() {
+    let path = "emails[type eq \"other\"].value";
+    let operation = json!({"op": "replace", "path": path, "value": null});
+    assert_eq!(at("/emails", operation), ann()["emails"]);
+}
+
+#[test]
+fn no_attribute_gathers_more_values_than_one_may_have() {
+    let emails = |from: usize| -> Vec<Value> {
+        (from..from + 600).map(|n| json!({"value": format!("{n}@x.example")})).collect()
+    };
+    let operations = json!([
+        {"op": "add", "path": "emails", "value": emails(0)},
+        {"op": "add", "path": "emails", "value": emails(600)},
+    ]);
+    assert_eq!(refused(operations), ScimType::InvalidValue);
+}
+
+#[test]
 fn what_is_read_only_is_refused_by_path_and_ignored_in_a_value() {
     for path in
         ["id", "meta.version", "groups", "schemas", &format!("{ENTERPRISE}:manager.displayName")]

@@ -1,11 +1,10 @@
-//! Lists of groups, filtered. The only SQL of the service that is put together at run time.
+//! Lists of groups, filtered: the SQL of the service that is put together at run time.
 
-use muster_proto::filter::v1::comparison::Operand;
-use muster_proto::filter::v1::filter::Kind;
-use muster_proto::filter::v1::{Comparison, Filter, Operator};
+use muster_proto::filter::v1::Filter;
 use muster_proto::group::v1::Group;
 use muster_runtime::feed::{self, Head};
-use muster_runtime::id::{GroupId, OrganisationId, UserId};
+use muster_runtime::filter_sql::{Column, Columns};
+use muster_runtime::id::{GroupId, OrganisationId};
 use muster_scim::caseless;
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 
@@ -123,105 +122,40 @@ fn condition(
     query.push("g.organisation_id = ").push_bind(organisation);
     if let Some(filter) = filter {
         query.push(" AND ");
-        push(query, organisation, filter)?;
+        let find = |attribute: &str| column(attribute, organisation);
+        let columns = Columns { find: &find, fold: caseless::key, fold_part: caseless::part };
+        columns.push(query, filter).map_err(|unsupported| Error::Invalid {
+            field: "filter",
+            description: unsupported.to_string(),
+        })?;
     }
     Ok(())
 }
 
-fn push(
-    query: &mut QueryBuilder<Postgres>,
-    organisation: OrganisationId,
-    filter: &Filter,
-) -> Result<(), Error> {
-    match &filter.kind {
-        Some(Kind::All(filters)) => join(query, organisation, &filters.filters, " AND "),
-        Some(Kind::Any(filters)) => join(query, organisation, &filters.filters, " OR "),
-        Some(Kind::Not(filter)) => {
-            query.push("NOT ");
-            push(query, organisation, filter)
-        }
-        Some(Kind::Comparison(comparison)) => compare(query, organisation, comparison),
-        Some(Kind::Ids(ids)) => {
-            // What is no id is no group's.
-            let ids: Vec<GroupId> = ids.ids.iter().filter_map(|id| id.parse().ok()).collect();
-            query.push("g.group_id = ANY (").push_bind(ids).push(")");
-            Ok(())
-        }
-        Some(Kind::Present(attribute)) => Err(unsupported(attribute)),
-        Some(Kind::Value(value)) => Err(unsupported(&value.attribute)),
-        None => Err(Error::Invalid { field: "filter", description: "is empty".into() }),
-    }
-}
-
-fn join(
-    query: &mut QueryBuilder<Postgres>,
-    organisation: OrganisationId,
-    filters: &[Filter],
-    separator: &str,
-) -> Result<(), Error> {
-    if filters.is_empty() {
-        return Err(Error::Invalid { field: "filter", description: "joins nothing".into() });
-    }
-    for (position, filter) in filters.iter().enumerate() {
-        query.push(if position == 0 { "(" } else { separator });
-        push(query, organisation, filter)?;
-    }
-    query.push(")");
-    Ok(())
-}
-
-/// Every condition is true or false, never null, so that `NOT` means what it says.
-fn compare(
-    query: &mut QueryBuilder<Postgres>,
-    organisation: OrganisationId,
-    comparison: &Comparison,
-) -> Result<(), Error> {
-    let (Operator::Equal, Some(Operand::Text(text))) =
-        (comparison.operator(), comparison.operand.as_ref())
-    else {
-        return Err(unsupported(&comparison.attribute));
-    };
-    match comparison.attribute.as_str() {
-        "display_name" => {
-            query.push("g.display_name_key = ").push_bind(caseless::key(text));
-        }
-        "external_id" => {
-            query.push("(g.external_id IS NOT NULL AND g.external_id = ");
-            query.push_bind(text.clone()).push(")");
-        }
-        "id" => match text.parse::<GroupId>() {
-            Ok(id) => {
-                query.push("g.group_id = ").push_bind(id);
-            }
-            Err(_) => {
-                query.push("false");
-            }
+fn column(attribute: &str, organisation: OrganisationId) -> Option<Column> {
+    let text = |sql: &str, folded| Column::Text { sql: sql.to_owned(), folded, indexed: None };
+    Some(match attribute {
+        "id" => Column::Id { sql: "g.group_id" },
+        "create_time" => Column::Time { sql: "g.created_at" },
+        "update_time" => Column::Time { sql: "g.updated_at" },
+        "display_name" => text("g.display_name_key", true),
+        "external_id" => text("g.external_id", false),
+        // One look-up of the key, however large the group.
+        "member_ids" => Column::Lookup {
+            sql: format!(
+                "EXISTS (SELECT FROM groups.membership AS m
+                          WHERE m.organisation_id = '{organisation}' AND m.group_id = g.group_id
+                            AND m.user_id = "
+            ),
+            id: true,
+            otherwise: Some(Box::new(Column::Each {
+                elements: format!(
+                    "(SELECT FROM groups.membership AS m
+                       WHERE m.organisation_id = '{organisation}' AND m.group_id = g.group_id) AS v"
+                ),
+                part: None,
+            })),
         },
-        "member_ids" => match text.parse::<UserId>() {
-            // One look-up of the key, however large the group.
-            Ok(user) => {
-                query
-                    .push("EXISTS (SELECT FROM groups.membership AS m WHERE m.organisation_id = ")
-                    .push_bind(organisation)
-                    .push(" AND m.group_id = g.group_id AND m.user_id = ")
-                    .push_bind(user)
-                    .push(")");
-            }
-            Err(_) => {
-                query.push("false");
-            }
-        },
-        other => return Err(unsupported(other)),
-    }
-    Ok(())
-}
-
-fn unsupported(attribute: &str) -> Error {
-    Error::Invalid {
-        field: "filter",
-        description: format!(
-            "compares {attribute} in a way that is not supported; supported is equality of \
-             display_name, external_id, id and member_ids"
-        ),
-    }
+        _ => return None,
+    })
 }

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use crate::Error;
 use crate::user::{Prepared, Write, fill_computed, is_rehire, prepare};
 
+mod filter;
 mod list;
 
 pub(crate) use list::{Listing, list};
@@ -146,8 +147,9 @@ async fn insert(
         "WITH created AS (
              INSERT INTO identity.users
                     (organisation_id, user_id, revision, created_at, updated_at, origin, active,
-                     user_name_key, primary_email_key, external_id, display_name_key, document)
-             VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10, $11)
+                     user_name_key, primary_email_key, external_id, display_name_key, document,
+                     search)
+             VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10, $11, $13)
              ON CONFLICT DO NOTHING
              RETURNING user_id
          ), emails AS (
@@ -167,6 +169,7 @@ async fn insert(
         prepared.display_name_key,
         &row.document as &Json<User>,
         &prepared.email_keys,
+        prepared.search,
     )
     .fetch_optional(connection)
     .await?;
@@ -253,7 +256,8 @@ async fn replace(
         "WITH updated AS (
              UPDATE identity.users
                 SET revision = $3, updated_at = $4, origin = $5, active = $6, user_name_key = $7,
-                    primary_email_key = $8, external_id = $9, display_name_key = $10, document = $11
+                    primary_email_key = $8, external_id = $9, display_name_key = $10, document = $11,
+                    search = $13
               WHERE organisation_id = $1 AND user_id = $2
          ), gone AS (
              DELETE FROM identity.user_email
@@ -274,6 +278,7 @@ async fn replace(
         prepared.display_name_key,
         &row.document as &Json<User>,
         &prepared.email_keys,
+        prepared.search,
     )
     .execute(&mut *connection)
     .await;

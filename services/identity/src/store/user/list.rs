@@ -1,12 +1,9 @@
-//! Lists of users, filtered. The only SQL of the service that is put together at run time.
+//! Lists of users, filtered: the SQL of the service that is put together at run time.
 
-use muster_proto::filter::v1::comparison::Operand;
-use muster_proto::filter::v1::filter::Kind;
-use muster_proto::filter::v1::{Comparison, Filter, Operator};
+use muster_proto::filter::v1::Filter;
 use muster_proto::identity::v1::User;
 use muster_runtime::feed::{self, Head};
 use muster_runtime::id::{OrganisationId, Revision, UserId};
-use muster_scim::caseless;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row as _};
 
@@ -91,102 +88,7 @@ fn condition(
     query.push("u.organisation_id = ").push_bind(organisation);
     if let Some(filter) = filter {
         query.push(" AND ");
-        push(query, organisation, filter)?;
+        super::filter::push(query, organisation, filter)?;
     }
     Ok(())
-}
-
-fn push(
-    query: &mut QueryBuilder<Postgres>,
-    organisation: OrganisationId,
-    filter: &Filter,
-) -> Result<(), Error> {
-    match &filter.kind {
-        Some(Kind::All(filters)) => join(query, organisation, &filters.filters, " AND "),
-        Some(Kind::Any(filters)) => join(query, organisation, &filters.filters, " OR "),
-        Some(Kind::Not(filter)) => {
-            query.push("NOT ");
-            push(query, organisation, filter)
-        }
-        Some(Kind::Comparison(comparison)) => compare(query, organisation, comparison),
-        Some(Kind::Ids(ids)) => {
-            // What is no id is nobody's.
-            let ids: Vec<UserId> = ids.ids.iter().filter_map(|id| id.parse().ok()).collect();
-            query.push("u.user_id = ANY (").push_bind(ids).push(")");
-            Ok(())
-        }
-        Some(Kind::Present(attribute)) => Err(unsupported(attribute)),
-        Some(Kind::Value(value)) => Err(unsupported(&value.attribute)),
-        None => Err(Error::Invalid { field: "filter", description: "is empty".into() }),
-    }
-}
-
-fn join(
-    query: &mut QueryBuilder<Postgres>,
-    organisation: OrganisationId,
-    filters: &[Filter],
-    separator: &str,
-) -> Result<(), Error> {
-    if filters.is_empty() {
-        return Err(Error::Invalid { field: "filter", description: "joins nothing".into() });
-    }
-    for (position, filter) in filters.iter().enumerate() {
-        query.push(if position == 0 { "(" } else { separator });
-        push(query, organisation, filter)?;
-    }
-    query.push(")");
-    Ok(())
-}
-
-/// Every condition is true or false, never null, so that `NOT` means what it says.
-fn compare(
-    query: &mut QueryBuilder<Postgres>,
-    organisation: OrganisationId,
-    comparison: &Comparison,
-) -> Result<(), Error> {
-    let (Operator::Equal, Some(Operand::Text(text))) =
-        (comparison.operator(), comparison.operand.as_ref())
-    else {
-        return Err(unsupported(&comparison.attribute));
-    };
-    let mut column = |name: &str, value: String| {
-        query.push("(").push(name).push(" IS NOT NULL AND ").push(name).push(" = ");
-        query.push_bind(value).push(")");
-    };
-    match comparison.attribute.as_str() {
-        "user_name" => column("u.user_name_key", caseless::key(text)),
-        "external_id" => column("u.external_id", text.clone()),
-        "display_name" => column("u.display_name_key", caseless::key(text)),
-        "id" => match text.parse::<UserId>() {
-            Ok(id) => {
-                query.push("u.user_id = ").push_bind(id);
-            }
-            Err(_) => {
-                query.push("false");
-            }
-        },
-        "emails.value" => {
-            query
-                .push(
-                    "u.user_id IN (SELECT e.user_id FROM identity.user_email AS e
-                                    WHERE e.organisation_id = ",
-                )
-                .push_bind(organisation)
-                .push(" AND e.email_key = ")
-                .push_bind(caseless::key(text))
-                .push(")");
-        }
-        other => return Err(unsupported(other)),
-    }
-    Ok(())
-}
-
-fn unsupported(attribute: &str) -> Error {
-    Error::Invalid {
-        field: "filter",
-        description: format!(
-            "compares {attribute} in a way that is not supported; supported is equality of \
-             user_name, external_id, display_name, id and emails.value"
-        ),
-    }
 }
