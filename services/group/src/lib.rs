@@ -6,13 +6,19 @@ mod group;
 mod grpc;
 mod store;
 
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::stream::poll_fn;
 use muster_proto::group::v1::group_service_server::GroupServiceServer;
-use muster_proto::identity::v1::WatchChangesRequest;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
+use muster_proto::identity::v1::{UserChange, WatchChangesRequest};
 use muster_runtime::BoxFuture;
 use muster_runtime::feed::Feed;
 use muster_runtime::follower::{Followed, follow};
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::id::OrganisationId;
 use muster_runtime::life::Life;
 use muster_runtime::postgres::{Database, Settings};
 use muster_runtime::transport::Transport;
@@ -50,17 +56,23 @@ pub async fn start(
     let database = Database::connect(database, life).await?;
     let feed = Feed::open("group", database.clone(), life.clone()).await?;
     let users = Users::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let (watched, told) = (users.clone(), feed.clone());
+    let changed = Arc::new(Mutex::new(BTreeSet::new()));
+    let (watched, told, noted) = (users.clone(), feed.clone(), changed.clone());
     life.spawn(follow(
         database.clone(),
         life.clone(),
-        move |tokens| Box::pin(watch(watched.clone(), tokens)) as BoxFuture<'static, _>,
+        move |tokens| {
+            let stream = watch(watched.clone(), tokens);
+            let (told, noted) = (told.clone(), noted.clone());
+            Box::pin(async move { Ok(telling(stream.await?, told, noted)) })
+                as BoxFuture<'static, _>
+        },
         move |connection, user: group::Person| {
-            let told = told.clone();
+            let changed = changed.clone();
             Box::pin(async move {
-                let changed = store::person::apply(connection, user.clone()).await?;
-                if changed {
-                    told.wake(user.organisation);
+                let organisation = user.organisation;
+                if store::person::apply(connection, user).await? {
+                    locked(&changed).insert(organisation);
                 }
                 Ok(())
             })
@@ -68,6 +80,27 @@ pub async fn start(
     ));
     let groups = Groups { database, feed, users };
     Ok(Routes::new(GroupServiceServer::new(groups).max_decoding_message_size(MAX_MESSAGE_BYTES)))
+}
+
+type Organisations = BTreeSet<OrganisationId>;
+
+/// Wakes the feed's readers of what a followed change did. The follower asks for the next change
+/// when it has committed the last; a reader who is woken earlier finds nothing.
+fn telling<S: Stream + Unpin>(
+    mut stream: S,
+    feed: Feed,
+    changed: Arc<Mutex<Organisations>>,
+) -> impl Stream<Item = S::Item> + Unpin {
+    poll_fn(move |context| {
+        for organisation in std::mem::take(&mut *locked(&changed)) {
+            feed.wake(organisation);
+        }
+        Pin::new(&mut stream).poll_next(context)
+    })
+}
+
+fn locked(changed: &Mutex<Organisations>) -> MutexGuard<'_, Organisations> {
+    changed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Identity's feed, of every organisation, as far as groups are concerned.
@@ -78,22 +111,18 @@ async fn watch(
     let request = WatchChangesRequest { resume_tokens, ..WatchChangesRequest::default() };
     let stream = users.watch_changes(request).await?.into_inner();
     Ok(stream.filter_map(|message| match message {
-        Ok(message) => followed(message.resume_token, message.change?).transpose(),
+        Ok(message) => Some(followed(message.resume_token, &message.change?)),
         Err(status) => Some(Err(status)),
     }))
 }
 
-fn followed(
-    resume_token: String,
-    change: muster_proto::identity::v1::UserChange,
-) -> Result<Option<Followed<group::Person>>, Status> {
-    let Some(metadata) = &change.metadata else { return Ok(None) };
-    let person = group::Person::of_change(&change)
+fn followed(resume_token: String, change: &UserChange) -> Result<Followed<group::Person>, Status> {
+    let person = group::Person::of_change(change)
         .map_err(|_| Status::internal("identity sent a change without ids"))?;
-    Ok(Some(Followed {
+    Ok(Followed {
         organisation: person.organisation,
-        sequence: metadata.sequence,
+        sequence: change.metadata.as_ref().map_or(0, |metadata| metadata.sequence),
         resume_token,
         change: person,
-    }))
+    })
 }
