@@ -1,14 +1,12 @@
-//! Lists of groups, filtered. The only SQL of the service that is put together at run time.
+//! Lists of groups, page by page.
 
-use muster_proto::filter::v1::comparison::Operand;
-use muster_proto::filter::v1::filter::Kind;
-use muster_proto::filter::v1::{Comparison, Filter, Operator};
+use muster_proto::filter::v1::Filter;
 use muster_proto::group::v1::Group;
 use muster_runtime::feed::{self, Head};
-use muster_runtime::id::{GroupId, OrganisationId, UserId};
-use muster_scim::caseless;
-use sqlx::{PgConnection, Postgres, QueryBuilder};
+use muster_runtime::id::{GroupId, OrganisationId};
+use sqlx::{PgConnection, QueryBuilder};
 
+use super::filter::condition;
 use super::group::Row;
 use super::membership;
 use crate::Error;
@@ -113,115 +111,4 @@ pub(crate) async fn put_members(
         }
     }
     Ok(cut)
-}
-
-fn condition(
-    query: &mut QueryBuilder<Postgres>,
-    organisation: OrganisationId,
-    filter: Option<&Filter>,
-) -> Result<(), Error> {
-    query.push("g.organisation_id = ").push_bind(organisation);
-    if let Some(filter) = filter {
-        query.push(" AND ");
-        push(query, organisation, filter)?;
-    }
-    Ok(())
-}
-
-fn push(
-    query: &mut QueryBuilder<Postgres>,
-    organisation: OrganisationId,
-    filter: &Filter,
-) -> Result<(), Error> {
-    match &filter.kind {
-        Some(Kind::All(filters)) => join(query, organisation, &filters.filters, " AND "),
-        Some(Kind::Any(filters)) => join(query, organisation, &filters.filters, " OR "),
-        Some(Kind::Not(filter)) => {
-            query.push("NOT ");
-            push(query, organisation, filter)
-        }
-        Some(Kind::Comparison(comparison)) => compare(query, organisation, comparison),
-        Some(Kind::Ids(ids)) => {
-            // What is no id is no group's.
-            let ids: Vec<GroupId> = ids.ids.iter().filter_map(|id| id.parse().ok()).collect();
-            query.push("g.group_id = ANY (").push_bind(ids).push(")");
-            Ok(())
-        }
-        Some(Kind::Present(attribute)) => Err(unsupported(attribute)),
-        Some(Kind::Value(value)) => Err(unsupported(&value.attribute)),
-        None => Err(Error::Invalid { field: "filter", description: "is empty".into() }),
-    }
-}
-
-fn join(
-    query: &mut QueryBuilder<Postgres>,
-    organisation: OrganisationId,
-    filters: &[Filter],
-    separator: &str,
-) -> Result<(), Error> {
-    if filters.is_empty() {
-        return Err(Error::Invalid { field: "filter", description: "joins nothing".into() });
-    }
-    for (position, filter) in filters.iter().enumerate() {
-        query.push(if position == 0 { "(" } else { separator });
-        push(query, organisation, filter)?;
-    }
-    query.push(")");
-    Ok(())
-}
-
-/// Every condition is true or false, never null, so that `NOT` means what it says.
-fn compare(
-    query: &mut QueryBuilder<Postgres>,
-    organisation: OrganisationId,
-    comparison: &Comparison,
-) -> Result<(), Error> {
-    let (Operator::Equal, Some(Operand::Text(text))) =
-        (comparison.operator(), comparison.operand.as_ref())
-    else {
-        return Err(unsupported(&comparison.attribute));
-    };
-    match comparison.attribute.as_str() {
-        "display_name" => {
-            query.push("g.display_name_key = ").push_bind(caseless::key(text));
-        }
-        "external_id" => {
-            query.push("(g.external_id IS NOT NULL AND g.external_id = ");
-            query.push_bind(text.clone()).push(")");
-        }
-        "id" => match text.parse::<GroupId>() {
-            Ok(id) => {
-                query.push("g.group_id = ").push_bind(id);
-            }
-            Err(_) => {
-                query.push("false");
-            }
-        },
-        "member_ids" => match text.parse::<UserId>() {
-            // One look-up of the key, however large the group.
-            Ok(user) => {
-                query
-                    .push("EXISTS (SELECT FROM groups.membership AS m WHERE m.organisation_id = ")
-                    .push_bind(organisation)
-                    .push(" AND m.group_id = g.group_id AND m.user_id = ")
-                    .push_bind(user)
-                    .push(")");
-            }
-            Err(_) => {
-                query.push("false");
-            }
-        },
-        other => return Err(unsupported(other)),
-    }
-    Ok(())
-}
-
-fn unsupported(attribute: &str) -> Error {
-    Error::Invalid {
-        field: "filter",
-        description: format!(
-            "compares {attribute} in a way that is not supported; supported is equality of \
-             display_name, external_id, id and member_ids"
-        ),
-    }
 }
