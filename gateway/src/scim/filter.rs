@@ -43,7 +43,9 @@ pub(super) async fn to_proto(
 fn collect_foreign<'f>(filter: &'f Filter, leaves: &mut Vec<&'f Filter>) {
     match filter {
         Filter::And(filters) | Filter::Or(filters) => {
-            filters.iter().for_each(|filter| collect_foreign(filter, leaves));
+            for filter in filters {
+                collect_foreign(filter, leaves);
+            }
         }
         Filter::Not(filter) => collect_foreign(filter, leaves),
         Filter::Present(path) | Filter::Compare { path, .. } | Filter::Values { path, .. } => {
@@ -155,17 +157,17 @@ impl Translation<'_> {
             Filter::Not(filter) => Kind::Not(Box::new(self.filter(filter)?)),
             Filter::Present(path) => match self.constant(path, Operator::Equal, None) {
                 Some(constant) => return Ok(constant),
-                None => Kind::Present(self.field(path).ok_or_else(|| cannot(filter))?),
+                None => Kind::Present(field(path).ok_or_else(|| cannot(filter))?),
             },
             Filter::Compare { path, operator, operand } => {
                 if let Some(constant) = self.constant(path, *operator, Some(operand)) {
                     return Ok(constant);
                 }
-                let field = self.field(path).ok_or_else(|| cannot(filter))?;
+                let field = field(path).ok_or_else(|| cannot(filter))?;
                 Kind::Comparison(comparison(field, *operator, operand))
             }
             Filter::Values { path, filter: inner } => {
-                let attribute = self.field(path).ok_or_else(|| cannot(filter))?;
+                let attribute = field(path).ok_or_else(|| cannot(filter))?;
                 // The members of a group are looked up by id, and have no other part.
                 if attribute == "member_ids" {
                     let Filter::Compare { path: part, operator, operand } = &**inner else {
@@ -176,28 +178,10 @@ impl Translation<'_> {
                     }
                     Kind::Comparison(comparison(attribute, *operator, operand))
                 } else {
-                    let inner = Some(Box::new(self.part(inner)?));
+                    let inner = Some(Box::new(part(inner)?));
                     Kind::Value(Box::new(proto::ValueFilter { attribute, filter: inner }))
                 }
             }
-        }))
-    }
-
-    /// A condition on one value of a multi-valued attribute.
-    fn part(&self, filter: &Filter) -> Result<Message, Error> {
-        let many = |filters: &[Filter]| {
-            let filters = filters.iter().map(|filter| self.part(filter));
-            Ok::<_, Error>(proto::Filters { filters: filters.collect::<Result<_, _>>()? })
-        };
-        Ok(message(match filter {
-            Filter::And(filters) => Kind::All(many(filters)?),
-            Filter::Or(filters) => Kind::Any(many(filters)?),
-            Filter::Not(filter) => Kind::Not(Box::new(self.part(filter)?)),
-            Filter::Present(path) => Kind::Present(snake_case(path.attribute.name)),
-            Filter::Compare { path, operator, operand } => {
-                Kind::Comparison(comparison(snake_case(path.attribute.name), *operator, operand))
-            }
-            Filter::Values { .. } => return Err(cannot(filter)),
         }))
     }
 
@@ -223,7 +207,7 @@ impl Translation<'_> {
             return None;
         }
         match (path.attribute.name, path.sub_attribute.map(|part| part.name), text) {
-            ("meta", _, None) | ("schemas", _, None) => Some(always()),
+            ("meta" | "schemas", _, None) => Some(always()),
             ("meta", Some("resourceType"), Some(text)) => {
                 Some(negate(if text == self.resource_type.name { always() } else { never() }))
             }
@@ -256,37 +240,55 @@ impl Translation<'_> {
             attribute,
             sub_attribute: None,
         });
-        Some(paths.filter_map(|path| self.field(&path)).collect())
+        Some(paths.filter_map(|path| field(&path)).collect())
     }
+}
 
-    /// What the owner calls an attribute; none where it cannot be filtered by.
-    fn field(&self, path: &AttributePath) -> Option<String> {
-        let (name, part) = (path.attribute.name, path.sub_attribute.map(|part| part.name));
-        let whole = match path.extension {
-            Some(extension) if extension.id == ENTERPRISE_USER.id => {
-                return match (name, part) {
-                    ("manager", None | Some("value")) => Some("enterprise.manager_id".to_owned()),
-                    ("manager", Some(_)) => None,
-                    _ => Some(format!("enterprise.{}", snake_case(name))),
-                };
-            }
-            Some(extension) if extension.id == MUSTER_USER.id => {
-                return (name != "approvers").then(|| snake_case(name));
-            }
-            Some(_) => return None,
-            None => name,
-        };
-        match (whole, part) {
-            ("meta", Some("created")) => Some("create_time".to_owned()),
-            ("meta", Some("lastModified")) => Some("update_time".to_owned()),
-            ("meta" | "schemas" | "password" | "groups", _) => None,
-            ("members", None | Some("value")) => Some("member_ids".to_owned()),
-            ("members", Some(_)) => None,
-            (_, Some(part)) => Some(format!("{}.{}", snake_case(whole), snake_case(part))),
-            // Compared as a whole, a complex attribute has been given its `value` by the parser.
-            (_, None) => Some(snake_case(whole)),
+/// What the owner calls an attribute; none where it cannot be filtered by.
+fn field(path: &AttributePath) -> Option<String> {
+    let (name, part) = (path.attribute.name, path.sub_attribute.map(|part| part.name));
+    let whole = match path.extension {
+        Some(extension) if extension.id == ENTERPRISE_USER.id => {
+            return match (name, part) {
+                ("manager", None | Some("value")) => Some("enterprise.manager_id".to_owned()),
+                ("manager", Some(_)) => None,
+                _ => Some(format!("enterprise.{}", snake_case(name))),
+            };
         }
+        Some(extension) if extension.id == MUSTER_USER.id => {
+            return (name != "approvers").then(|| snake_case(name));
+        }
+        Some(_) => return None,
+        None => name,
+    };
+    match (whole, part) {
+        ("meta", Some("created")) => Some("create_time".to_owned()),
+        ("meta", Some("lastModified")) => Some("update_time".to_owned()),
+        ("meta" | "schemas" | "password" | "groups", _) => None,
+        ("members", None | Some("value")) => Some("member_ids".to_owned()),
+        ("members", Some(_)) => None,
+        (_, Some(part)) => Some(format!("{}.{}", snake_case(whole), snake_case(part))),
+        // Compared as a whole, a complex attribute has been given its `value` by the parser.
+        (_, None) => Some(snake_case(whole)),
     }
+}
+
+/// A condition on one value of a multi-valued attribute.
+fn part(filter: &Filter) -> Result<Message, Error> {
+    let many = |filters: &[Filter]| {
+        let filters = filters.iter().map(part);
+        Ok::<_, Error>(proto::Filters { filters: filters.collect::<Result<_, _>>()? })
+    };
+    Ok(message(match filter {
+        Filter::And(filters) => Kind::All(many(filters)?),
+        Filter::Or(filters) => Kind::Any(many(filters)?),
+        Filter::Not(filter) => Kind::Not(Box::new(part(filter)?)),
+        Filter::Present(path) => Kind::Present(snake_case(path.attribute.name)),
+        Filter::Compare { path, operator, operand } => {
+            Kind::Comparison(comparison(snake_case(path.attribute.name), *operator, operand))
+        }
+        Filter::Values { .. } => return Err(cannot(filter)),
+    }))
 }
 
 /// Names of the contracts: `givenName` is `given_name`, `customField1` is `custom_field_1`.
@@ -379,14 +381,10 @@ mod tests {
             ("urn:learnerbly:params:scim:schemas:2.0:User:contentRegion", "content_region"),
         ] {
             let path = AttributePath::resolve(scim, &USER_TYPE).unwrap();
-            let translation =
-                Translation { foreign: BTreeMap::new(), resource_type: &USER_TYPE, scim_url: "" };
-            assert_eq!(translation.field(&path).as_deref(), Some(contract));
+            assert_eq!(field(&path).as_deref(), Some(contract));
         }
         let path = AttributePath::resolve("members.value", &GROUP_TYPE).unwrap();
-        let translation =
-            Translation { foreign: BTreeMap::new(), resource_type: &GROUP_TYPE, scim_url: "" };
-        assert_eq!(translation.field(&path).as_deref(), Some("member_ids"));
+        assert_eq!(field(&path).as_deref(), Some("member_ids"));
         assert_eq!(path.target().kind, Type::String);
     }
 }

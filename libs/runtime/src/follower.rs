@@ -13,6 +13,7 @@ use sqlx::PgConnection;
 use tonic::Status;
 use tracing::Instrument as _;
 
+use crate::feed::Feed;
 use crate::id::OrganisationId;
 use crate::life::Life;
 use crate::postgres::Database;
@@ -37,15 +38,15 @@ const TRIES: u32 = 3;
 
 /// Follows until the life ends.
 ///
-/// `open` opens the feed after the given tokens; `apply` applies one change and may be called
-/// again with one it has applied before. A change that cannot be applied holds up its own
+/// `open` opens the feed after the given tokens; `apply` applies one change, tells whether it
+/// appended to the follower's own `feed`, and may be called again with one it has applied before. A change that cannot be applied holds up its own
 /// organisation only, and is tried again whenever the feed is opened afresh.
-pub async fn follow<C, S, O, A>(database: Database, life: Life, open: O, apply: A)
+pub async fn follow<C, S, O, A>(database: Database, feed: Feed, life: Life, open: O, apply: A)
 where
     C: Clone + Send + 'static,
     S: Stream<Item = Result<Followed<C>, Status>> + Send + Unpin,
     O: Fn(Vec<String>) -> BoxFuture<'static, Result<S, Status>> + Send,
-    A: for<'c> Fn(&'c mut PgConnection, C) -> BoxFuture<'c, Result<(), sqlx::Error>>
+    A: for<'c> Fn(&'c mut PgConnection, C) -> BoxFuture<'c, Result<bool, sqlx::Error>>
         + Clone
         + Send
         + 'static,
@@ -54,7 +55,7 @@ where
         let session = async {
             let tokens = tokens(&database).await.map_err(|e| crate::grpc::database_status(&e))?;
             let stream = open(tokens).await?;
-            read(&database, stream, &apply).await
+            read(&database, &feed, stream, &apply).await
         };
         tokio::select! {
             ended = session => match ended {
@@ -76,12 +77,13 @@ where
 /// the stream is idle no longer.
 async fn read<C, A>(
     database: &Database,
+    feed: &Feed,
     mut stream: impl Stream<Item = Result<Followed<C>, Status>> + Send + Unpin,
     apply: &A,
 ) -> Result<(), Status>
 where
     C: Clone + Send + 'static,
-    A: for<'c> Fn(&'c mut PgConnection, C) -> BoxFuture<'c, Result<(), sqlx::Error>>
+    A: for<'c> Fn(&'c mut PgConnection, C) -> BoxFuture<'c, Result<bool, sqlx::Error>>
         + Clone
         + Send
         + 'static,
@@ -102,17 +104,22 @@ where
             continue;
         }
         let organisation = followed.organisation;
-        if !try_advance(database, followed, apply).await {
+        if !try_advance(database, feed, followed, apply).await {
             behind.insert(organisation);
         }
     }
 }
 
 /// Whether the change is applied, now or earlier.
-async fn try_advance<C, A>(database: &Database, followed: Followed<C>, apply: &A) -> bool
+async fn try_advance<C, A>(
+    database: &Database,
+    feed: &Feed,
+    followed: Followed<C>,
+    apply: &A,
+) -> bool
 where
     C: Clone + Send + 'static,
-    A: for<'c> Fn(&'c mut PgConnection, C) -> BoxFuture<'c, Result<(), sqlx::Error>>
+    A: for<'c> Fn(&'c mut PgConnection, C) -> BoxFuture<'c, Result<bool, sqlx::Error>>
         + Clone
         + Send
         + 'static,
@@ -125,7 +132,13 @@ where
                 .write(followed.organisation, move |c| Box::pin(advance(c, this, apply)))
                 .await;
             match advanced {
-                Ok(()) => return true,
+                Ok(appended) => {
+                    // After the commit: a reader who is woken earlier finds nothing.
+                    if appended {
+                        feed.wake(followed.organisation);
+                    }
+                    return true;
+                }
                 Err(error) => {
                     drop(crate::grpc::database_status(&error));
                     tracing::warn!(attempt, "a change could not be applied");
@@ -143,9 +156,9 @@ async fn advance<C, A>(
     connection: &mut PgConnection,
     followed: Followed<C>,
     apply: A,
-) -> Result<(), sqlx::Error>
+) -> Result<bool, sqlx::Error>
 where
-    A: for<'c> Fn(&'c mut PgConnection, C) -> BoxFuture<'c, Result<(), sqlx::Error>>,
+    A: for<'c> Fn(&'c mut PgConnection, C) -> BoxFuture<'c, Result<bool, sqlx::Error>>,
 {
     let lock = "SELECT sequence FROM cursor WHERE organisation_id = $1 FOR UPDATE";
     let mut sequence: Option<i64> = sqlx::query_scalar(lock)
@@ -167,7 +180,7 @@ where
     }
     let sequence = sequence.unwrap_or_default();
     if sequence >= followed.sequence {
-        return Ok(());
+        return Ok(false);
     }
     if sequence + 1 != followed.sequence {
         return Err(sqlx::Error::Protocol(format!(
@@ -175,14 +188,14 @@ where
             followed.sequence
         )));
     }
-    apply(&mut *connection, followed.change).await?;
+    let appended = apply(&mut *connection, followed.change).await?;
     sqlx::query("UPDATE cursor SET sequence = $2, resume_token = $3 WHERE organisation_id = $1")
         .bind(followed.organisation)
         .bind(followed.sequence)
         .bind(followed.resume_token)
         .execute(&mut *connection)
         .await?;
-    Ok(())
+    Ok(appended)
 }
 
 async fn tokens(database: &Database) -> Result<Vec<String>, sqlx::Error> {

@@ -50,21 +50,12 @@ pub async fn start(
     let database = Database::connect(database, life).await?;
     let feed = Feed::open("approver", database.clone(), life.clone()).await?;
     let users = Users::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let told = feed.clone();
     life.spawn(follow(
         database.clone(),
+        feed.clone(),
         life.clone(),
         move |tokens| Box::pin(watch(users.clone(), tokens)) as BoxFuture<'static, _>,
-        move |connection, person: Person| {
-            let told = told.clone();
-            Box::pin(async move {
-                let organisation = person.organisation;
-                if store::person::apply(connection, person).await? {
-                    told.wake(organisation);
-                }
-                Ok(())
-            })
-        },
+        |connection, person: Person| Box::pin(store::person::apply(connection, person)),
     ));
     let approvers = Approvers { database, feed };
     Ok(Routes::new(

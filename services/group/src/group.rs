@@ -127,15 +127,13 @@ pub(crate) enum Members {
     Set(MemberIds),
 }
 
-impl Members {
-    /// Those who may have to be added.
-    pub(crate) fn added(&self) -> MemberIds {
-        match self {
-            Self::Keep => MemberIds::default(),
-            Self::Delta { add, .. } => add.clone(),
-            Self::Set(all) => all.clone(),
-        }
-    }
+/// Whether a user who was seen once is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// They exist.
+    Exists,
+    /// They were deleted.
+    Deleted,
 }
 
 /// The refusal of members who are no users of the organisation.

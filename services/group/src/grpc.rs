@@ -1,9 +1,9 @@
 //! `GroupService`: decode, call, encode.
 
+mod field;
+
 use std::pin::Pin;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use muster_proto::feed::v1::WatchStart;
 use muster_proto::group::v1::group_service_server::GroupService;
 use muster_proto::group::v1::update_group_request::{ExternalIdChange, Members as MembersChange};
@@ -16,15 +16,22 @@ use muster_proto::group::v1::{
     WatchChangesRequest, WatchChangesResponse,
 };
 use muster_proto::identity::v1::BatchGetUsersRequest;
+use muster_runtime::BoxFuture;
 use muster_runtime::clock;
 use muster_runtime::feed::{Actor, Watch};
 use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
+use sqlx::PgConnection;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use crate::group::{ExternalId, MemberIds, Members, Name, Person, external_id};
-use crate::store::{group as store, list, membership, person};
+use crate::store::group::{self as store, Failure, Written};
+use crate::store::person::ApplyError;
+use crate::store::{change, list, membership, person};
 use crate::{Error, Groups};
+use field::{
+    PageToken, actor, at_most, group_id, invalid_page_token, organisation_id, page_size, required,
+};
 
 /// How many users identity is asked about at once.
 const LARGEST_BATCH: usize = 10_000;
@@ -41,7 +48,6 @@ impl GroupService for Groups {
         let group = required("group", request.group)?;
         let organisation = organisation_id(&group.organisation_id)?;
         let members = MemberIds::new(group.member_ids);
-        self.meet(organisation, &members).await?;
         let create = store::Create {
             organisation,
             name: Name::new(group.display_name)?,
@@ -51,8 +57,9 @@ impl GroupService for Groups {
             actor: actor(request.actor)?,
             now: clock::now(),
         };
-        let (group, unknown) =
-            self.database.write(organisation, move |c| Box::pin(store::create(c, create))).await?;
+        let (group, unknown) = self
+            .write(organisation, move |c, asked| Box::pin(store::create(c, create.clone(), asked)))
+            .await?;
         self.feed.wake(organisation);
         Ok(Response::new(CreateGroupResponse {
             group: Some(group),
@@ -155,7 +162,6 @@ impl GroupService for Groups {
             },
             Some(MembersChange::Set(set)) => Members::Set(MemberIds::new(set.user_ids)),
         };
-        self.meet(organisation, &members.added()).await?;
         let update = store::Update {
             organisation,
             id: group_id(&request.id)?,
@@ -173,8 +179,9 @@ impl GroupService for Groups {
             actor: actor(request.actor)?,
             now: clock::now(),
         };
-        let (group, unknown) =
-            self.database.write(organisation, move |c| Box::pin(store::update(c, update))).await?;
+        let (group, unknown) = self
+            .write(organisation, move |c, asked| Box::pin(store::update(c, update.clone(), asked)))
+            .await?;
         self.feed.wake(organisation);
         Ok(Response::new(UpdateGroupResponse {
             group: Some(group),
@@ -261,21 +268,24 @@ impl GroupService for Groups {
             Error::Invalid { field: "user", description: "has an id that is no UUID".into() }
         })?;
         let organisation = person.organisation;
-        let mut result = Ok(false);
         for _ in 0..TRIES {
             let person = person.clone();
-            result = self
+            match self
                 .database
                 .write(organisation, move |c| Box::pin(person::apply(c, person)))
-                .await;
-            if !matches!(result, Err(sqlx::Error::Protocol(_))) {
-                break;
+                .await
+            {
+                Ok(changed) => {
+                    if changed {
+                        self.feed.wake(organisation);
+                    }
+                    return Ok(Response::new(ApplyUserResponse {}));
+                }
+                Err(ApplyError::Raced) => {}
+                Err(ApplyError::Database(error)) => return Err(Error::Database(error).into()),
             }
         }
-        if result.map_err(Error::Database)? {
-            self.feed.wake(organisation);
-        }
-        Ok(Response::new(ApplyUserResponse {}))
+        Err(Status::unavailable("the user is being added to groups all the time; try again"))
     }
 
     type WatchChangesStream =
@@ -295,7 +305,7 @@ impl GroupService for Groups {
         let stream = self.feed.watch(watch)?.map(|watched| {
             watched.map(|watched| WatchChangesResponse {
                 resume_token: watched.resume_token,
-                change: watched.change.as_ref().map(store::change_message),
+                change: watched.change.as_ref().map(change::change_message),
             })
         });
         Ok(Response::new(Box::pin(stream)))
@@ -316,7 +326,7 @@ impl GroupService for Groups {
         let changes = self
             .database
             .read(organisation, move |c| {
-                Box::pin(store::changes(c, organisation, id, before, size))
+                Box::pin(change::changes(c, organisation, id, before, size))
             })
             .await?;
         let full = i64::try_from(changes.len()).is_ok_and(|len| len == size);
@@ -324,23 +334,36 @@ impl GroupService for Groups {
             Some(last) if full => last.sequence.to_string(),
             _ => String::new(),
         };
-        let changes = changes.iter().map(store::change_message).collect();
+        let changes = changes.iter().map(change::change_message).collect();
         Ok(Response::new(ListChangesResponse { changes, next_page_token }))
     }
 }
 
 impl Groups {
-    /// Asks identity about those of whom nothing is known here, in batches, and notes who exists.
-    async fn meet(&self, organisation: OrganisationId, members: &MemberIds) -> Result<(), Error> {
-        if members.users.is_empty() {
-            return Ok(());
+    /// Runs a write of a group in a transaction. Where it names users of whom nothing is known,
+    /// identity is asked about them and it is run again.
+    async fn write<W>(&self, organisation: OrganisationId, write: W) -> Result<Written, Error>
+    where
+        W: for<'c> Fn(&'c mut PgConnection, bool) -> BoxFuture<'c, Result<Written, Failure>>
+            + Clone
+            + Send
+            + 'static,
+    {
+        let mut asked = false;
+        loop {
+            let this = write.clone();
+            match self.database.write(organisation, move |c| this(c, asked)).await {
+                Ok(written) => return Ok(written),
+                Err(Failure::Refused(error)) => return Err(error),
+                Err(Failure::Unseen(users)) => self.meet(organisation, &users).await?,
+            }
+            asked = true;
         }
-        let asked = members.to_vec();
-        let unseen = self
-            .database
-            .read(organisation, move |c| Box::pin(person::unseen(c, organisation, asked)))
-            .await?;
-        for batch in unseen.chunks(LARGEST_BATCH) {
+    }
+
+    /// Asks identity about users, in batches, and notes who exists.
+    async fn meet(&self, organisation: OrganisationId, users: &[UserId]) -> Result<(), Error> {
+        for batch in users.chunks(LARGEST_BATCH) {
             let request = BatchGetUsersRequest {
                 organisation_id: organisation.to_string(),
                 ids: batch.iter().map(ToString::to_string).collect(),
@@ -360,61 +383,4 @@ impl Groups {
         }
         Ok(())
     }
-}
-
-/// Where a page begins, and where to watch from after the last.
-struct PageToken {
-    after: GroupId,
-    resume_token: String,
-}
-
-impl PageToken {
-    fn encode(&self) -> String {
-        URL_SAFE_NO_PAD.encode(format!("{}.{}", self.after, self.resume_token))
-    }
-
-    fn decode(token: &str) -> Result<Self, Error> {
-        let decode = || {
-            let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
-            let (after, resume_token) = text.split_once('.')?;
-            Some(Self { after: after.parse().ok()?, resume_token: resume_token.to_owned() })
-        };
-        decode().ok_or_else(invalid_page_token)
-    }
-}
-
-fn invalid_page_token() -> Error {
-    Error::Invalid { field: "page_token", description: "is not one of an earlier answer".into() }
-}
-
-fn page_size(asked: i32, default: i32, largest: i32) -> i64 {
-    (if asked <= 0 { default } else { asked.min(largest) }).into()
-}
-
-fn at_most(field: &'static str, count: usize, most: usize) -> Result<(), Error> {
-    if count > most {
-        let description = format!("has {count} ids; at most {most}");
-        return Err(Error::Invalid { field, description });
-    }
-    Ok(())
-}
-
-fn organisation_id(text: &str) -> Result<OrganisationId, Error> {
-    text.parse().map_err(|_| Error::Invalid {
-        field: "organisation_id",
-        description: "is not a UUID; expected an organisation's id".into(),
-    })
-}
-
-fn group_id(text: &str) -> Result<GroupId, Error> {
-    text.parse().map_err(|_| Error::NotFound)
-}
-
-fn actor(actor: Option<muster_proto::feed::v1::Actor>) -> Result<Actor, Error> {
-    Actor::from_proto(actor)
-        .map_err(|_| Error::Invalid { field: "actor", description: "names no UUID".into() })
-}
-
-fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Error> {
-    value.ok_or(Error::Invalid { field, description: "is missing".into() })
 }

@@ -7,8 +7,8 @@ mod grpc;
 mod store;
 
 use muster_proto::group::v1::group_service_server::GroupServiceServer;
-use muster_proto::identity::v1::WatchChangesRequest;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
+use muster_proto::identity::v1::{UserChange, WatchChangesRequest};
 use muster_runtime::BoxFuture;
 use muster_runtime::feed::Feed;
 use muster_runtime::follower::{Followed, follow};
@@ -50,20 +50,14 @@ pub async fn start(
     let database = Database::connect(database, life).await?;
     let feed = Feed::open("group", database.clone(), life.clone()).await?;
     let users = Users::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let (watched, told) = (users.clone(), feed.clone());
+    let watched = users.clone();
     life.spawn(follow(
         database.clone(),
+        feed.clone(),
         life.clone(),
         move |tokens| Box::pin(watch(watched.clone(), tokens)) as BoxFuture<'static, _>,
-        move |connection, user: group::Person| {
-            let told = told.clone();
-            Box::pin(async move {
-                let changed = store::person::apply(connection, user.clone()).await?;
-                if changed {
-                    told.wake(user.organisation);
-                }
-                Ok(())
-            })
+        |connection, user: group::Person| {
+            Box::pin(async move { Ok(store::person::apply(connection, user).await?) })
         },
     ));
     let groups = Groups { database, feed, users };
@@ -78,22 +72,18 @@ async fn watch(
     let request = WatchChangesRequest { resume_tokens, ..WatchChangesRequest::default() };
     let stream = users.watch_changes(request).await?.into_inner();
     Ok(stream.filter_map(|message| match message {
-        Ok(message) => followed(message.resume_token, message.change?).transpose(),
+        Ok(message) => Some(followed(message.resume_token, &message.change?)),
         Err(status) => Some(Err(status)),
     }))
 }
 
-fn followed(
-    resume_token: String,
-    change: muster_proto::identity::v1::UserChange,
-) -> Result<Option<Followed<group::Person>>, Status> {
-    let Some(metadata) = &change.metadata else { return Ok(None) };
-    let person = group::Person::of_change(&change)
+fn followed(resume_token: String, change: &UserChange) -> Result<Followed<group::Person>, Status> {
+    let person = group::Person::of_change(change)
         .map_err(|_| Status::internal("identity sent a change without ids"))?;
-    Ok(Some(Followed {
+    Ok(Followed {
         organisation: person.organisation,
-        sequence: metadata.sequence,
+        sequence: change.metadata.as_ref().map_or(0, |metadata| metadata.sequence),
         resume_token,
         change: person,
-    }))
+    })
 }

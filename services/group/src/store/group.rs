@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use muster_proto::group::v1::{Group, GroupChange};
+use muster_proto::group::v1::Group;
 use muster_proto::identity::v1::Origin;
-use muster_runtime::feed::{self, Actor, Change, Kind, NewChange, timestamp};
+use muster_runtime::feed::{self, Actor, Kind, NewChange, timestamp};
 use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
-use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::change::snapshot;
 use super::{membership, person};
 use crate::Error;
-use crate::group::{ExternalId, MemberIds, Members, Name, unknown_members};
+use crate::group::{ExternalId, MemberIds, Members, Name, Presence, unknown_members};
 
 /// A stored group.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -40,72 +40,28 @@ impl Row {
             member_ids: Vec::new(),
         }
     }
+}
 
-    fn snapshot(&self, added: &[UserId], removed: &[UserId]) -> serde_json::Value {
-        let ids = |users: &[UserId]| users.iter().map(ToString::to_string).collect();
-        let snapshot = Snapshot {
-            revision: self.revision.0,
-            created_at: self.created_at,
-            updated_at: self.updated_at,
-            origin: self.origin,
-            display_name: self.display_name.clone(),
-            external_id: self.external_id.clone(),
-            added: ids(added),
-            removed: ids(removed),
-        };
-        serde_json::to_value(snapshot).expect("a group has string keys only")
+/// Why a write of a group did not happen.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing is known of these users: identity must be asked about them first.
+    Unseen(Vec<UserId>),
+    /// It is refused.
+    Refused(Error),
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
     }
 }
 
-/// A group as a change keeps it; after a change also who came and who went.
-#[derive(Debug, Serialize, Deserialize)]
-struct Snapshot {
-    revision: i64,
-    #[serde(with = "time::serde::rfc3339")]
-    created_at: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    updated_at: OffsetDateTime,
-    origin: i16,
-    display_name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    external_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    added: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    removed: Vec<String>,
-}
-
-/// The change as readers of the feed get it.
-pub(crate) fn change_message(change: &Change) -> GroupChange {
-    let group_id = GroupId::from(change.subject_id);
-    let restore = |payload: &Option<serde_json::Value>| -> Option<Snapshot> {
-        serde_json::from_value(payload.clone()?).ok()
-    };
-    let group = |snapshot: &Snapshot| Group {
-        id: group_id.to_string(),
-        organisation_id: change.organisation_id.to_string(),
-        revision: snapshot.revision,
-        create_time: Some(timestamp(snapshot.created_at)),
-        update_time: Some(timestamp(snapshot.updated_at)),
-        origin: snapshot.origin.into(),
-        display_name: snapshot.display_name.clone(),
-        external_id: snapshot.external_id.clone(),
-        member_ids: Vec::new(),
-    };
-    let (before, after) = (restore(&change.before), restore(&change.after));
-    GroupChange {
-        metadata: Some(change.metadata()),
-        kind: change.kind.to_proto().into(),
-        group_id: group_id.to_string(),
-        revision: change.revision.0,
-        before: before.as_ref().map(group),
-        after: after.as_ref().map(group),
-        added_member_ids: after.as_ref().map(|a| a.added.clone()).unwrap_or_default(),
-        removed_member_ids: after.map(|a| a.removed).unwrap_or_default(),
-    }
-}
+/// A group as it was written, and the members asked for who are no users.
+pub(crate) type Written = (Group, BTreeSet<String>);
 
 /// A group to create.
+#[derive(Debug, Clone)]
 pub(crate) struct Create {
     pub organisation: OrganisationId,
     pub name: Name,
@@ -116,11 +72,15 @@ pub(crate) struct Create {
     pub now: OffsetDateTime,
 }
 
-/// Creates a group; with it the members asked for who are no users.
+/// Creates a group.
+///
+/// `asked` says whether identity has been asked about the members: until then one of whom nothing
+/// is known fails it, after that they are no users.
 pub(crate) async fn create(
     connection: &mut PgConnection,
     create: Create,
-) -> Result<(Group, BTreeSet<String>), Error> {
+    asked: bool,
+) -> Result<Written, Failure> {
     let organisation = create.organisation;
     let origin = match create.actor {
         Actor::Admin(_) => Origin::Console,
@@ -153,17 +113,17 @@ pub(crate) async fn create(
     .execute(&mut *connection)
     .await?;
     if created.rows_affected() == 0 {
-        return Err(Error::Taken(create.name.text));
+        return Err(Error::Taken(create.name.text).into());
     }
-    let (users, unknown) =
-        existing(connection, organisation, create.members, create.refuse_unknown).await?;
+    let (users, unknown) = existing(connection, organisation, create.members, asked).await?;
+    refuse(&unknown, create.refuse_unknown)?;
     let added = membership::add(connection, organisation, row.group_id, users).await?;
     let change = NewChange {
         kind: Kind::Created,
         subject: row.group_id.uuid(),
         revision: row.revision,
         before: None,
-        after: Some(row.snapshot(&added, &[])),
+        after: Some(snapshot(&row, &added, &[])),
         total: 1,
         active: 0,
     };
@@ -172,6 +132,7 @@ pub(crate) async fn create(
 }
 
 /// What to do to a group.
+#[derive(Debug, Clone)]
 pub(crate) struct Update {
     pub organisation: OrganisationId,
     pub id: GroupId,
@@ -184,29 +145,20 @@ pub(crate) struct Update {
     pub now: OffsetDateTime,
 }
 
-/// Applies a delta to a group; with it the members asked for who are no users. A group that stays
-/// the same is not written.
+/// Applies a delta to a group; one that stays the same is not written. `asked` is as in [`create`].
 pub(crate) async fn update(
     connection: &mut PgConnection,
     update: Update,
-) -> Result<(Group, BTreeSet<String>), Error> {
+    asked: bool,
+) -> Result<Written, Failure> {
     let Update { organisation, id, actor, now, .. } = update;
     let old = lock(connection, organisation, id).await?;
     expect(&old, update.expected)?;
-    let added = update.members.added();
-    let (users, unknown) = existing(connection, organisation, added, update.refuse_unknown).await?;
-    let (added, removed) = match update.members {
-        Members::Keep => (Vec::new(), Vec::new()),
-        Members::Delta { remove, .. } => (
-            membership::add(connection, organisation, id, users).await?,
-            membership::remove(connection, organisation, id, remove.to_vec()).await?,
-        ),
-        Members::Set(_) => {
-            let removed =
-                membership::remove_others(connection, organisation, id, users.clone()).await?;
-            (membership::add(connection, organisation, id, users).await?, removed)
-        }
-    };
+    let (add, remove) = difference(connection, organisation, id, update.members).await?;
+    let (users, unknown) = existing(connection, organisation, add, asked).await?;
+    refuse(&unknown, update.refuse_unknown)?;
+    let added = membership::add(connection, organisation, id, users).await?;
+    let removed = membership::remove(connection, organisation, id, remove).await?;
     let origin = match actor {
         // The first SCIM write adopts a group that the console made.
         Actor::ApiKey(_) => origin_column(Origin::Scim),
@@ -253,14 +205,15 @@ pub(crate) async fn update(
     if let Err(error) = updated {
         let clash =
             error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation);
-        return Err(if clash { Error::Taken(row.display_name) } else { error.into() });
+        let error = if clash { Error::Taken(row.display_name) } else { error.into() };
+        return Err(error.into());
     }
     let change = NewChange {
         kind: Kind::Updated,
         subject: id.uuid(),
         revision: row.revision,
-        before: Some(old.snapshot(&[], &[])),
-        after: Some(row.snapshot(&added, &removed)),
+        before: Some(snapshot(&old, &[], &[])),
+        after: Some(snapshot(&row, &added, &removed)),
         total: 0,
         active: 0,
     };
@@ -268,26 +221,57 @@ pub(crate) async fn update(
     Ok((row.into_group(organisation), unknown))
 }
 
-/// Those of the asked who exist, locked, and the others.
+/// Whom to add to a locked group and whom to remove: for a set, only where it differs, so that its
+/// size is no matter of locks and writes.
+async fn difference(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    id: GroupId,
+    members: Members,
+) -> Result<(MemberIds, Vec<UserId>), sqlx::Error> {
+    match members {
+        Members::Keep => Ok((MemberIds::default(), Vec::new())),
+        Members::Delta { add, remove } => Ok((add, remove.to_vec())),
+        Members::Set(all) => {
+            let users = all.to_vec();
+            let others = membership::others(connection, organisation, id, users.clone()).await?;
+            let missing = membership::missing(connection, organisation, id, users).await?;
+            Ok((MemberIds { users: missing.into_iter().collect(), ..all }, others))
+        }
+    }
+}
+
+/// Those who exist, locked, and the others.
 async fn existing(
     connection: &mut PgConnection,
     organisation: OrganisationId,
-    asked: MemberIds,
-    refuse_unknown: bool,
-) -> Result<(Vec<UserId>, BTreeSet<String>), Error> {
-    let existing = if asked.users.is_empty() {
-        BTreeSet::new()
-    } else {
-        person::lock_existing(connection, organisation, asked.to_vec()).await?
-    };
-    let mut unknown = asked.unknown;
-    unknown.extend(asked.users.difference(&existing).map(ToString::to_string));
-    if refuse_unknown && !unknown.is_empty() {
-        return Err(unknown_members(&unknown));
+    members: MemberIds,
+    asked: bool,
+) -> Result<(Vec<UserId>, BTreeSet<String>), Failure> {
+    if members.users.is_empty() {
+        return Ok((Vec::new(), members.unknown));
     }
-    Ok((existing.into_iter().collect(), unknown))
+    let seen = person::lock(connection, organisation, members.to_vec()).await?;
+    let unseen: Vec<UserId> =
+        members.users.iter().filter(|user| !seen.contains_key(user)).copied().collect();
+    if !asked && !unseen.is_empty() {
+        return Err(Failure::Unseen(unseen));
+    }
+    let (existing, missing): (Vec<UserId>, Vec<UserId>) =
+        members.users.into_iter().partition(|user| seen.get(user) == Some(&Presence::Exists));
+    let mut unknown = members.unknown;
+    unknown.extend(missing.iter().map(ToString::to_string));
+    Ok((existing, unknown))
 }
 
+fn refuse(unknown: &BTreeSet<String>, refuse_unknown: bool) -> Result<(), Error> {
+    if refuse_unknown && !unknown.is_empty() {
+        return Err(unknown_members(unknown));
+    }
+    Ok(())
+}
+
+/// Deletes a group; its memberships go with it.
 pub(crate) async fn delete(
     connection: &mut PgConnection,
     organisation: OrganisationId,
@@ -309,7 +293,7 @@ pub(crate) async fn delete(
         kind: Kind::Deleted,
         subject: id.uuid(),
         revision: old.revision.next(),
-        before: Some(old.snapshot(&[], &[])),
+        before: Some(snapshot(&old, &[], &[])),
         after: None,
         total: -1,
         active: 0,
@@ -332,31 +316,6 @@ pub(crate) async fn batch_get(
             WHERE organisation_id = $1 AND group_id = ANY ($2) ORDER BY group_id"#,
         organisation as OrganisationId,
         ids as Vec<GroupId>,
-    )
-    .fetch_all(connection)
-    .await?)
-}
-
-/// The changes of one group before `before`, the newest first.
-pub(crate) async fn changes(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    id: GroupId,
-    before: i64,
-    limit: i64,
-) -> Result<Vec<Change>, Error> {
-    Ok(sqlx::query_as!(
-        Change,
-        r#"SELECT organisation_id AS "organisation_id: OrganisationId", sequence, change_id,
-                  written_at, kind AS "kind: Kind", subject_id, revision AS "revision: Revision",
-                  before, after, actor, traceparent
-             FROM groups.change
-            WHERE organisation_id = $1 AND subject_id = $2 AND sequence < $3
-            ORDER BY sequence DESC LIMIT $4"#,
-        organisation as OrganisationId,
-        id as GroupId,
-        before,
-        limit,
     )
     .fetch_all(connection)
     .await?)
@@ -418,8 +377,8 @@ pub(crate) async fn touch(
             kind: Kind::Updated,
             subject: old.group_id.uuid(),
             revision: new.revision,
-            before: Some(old.snapshot(&[], &[])),
-            after: Some(new.snapshot(&[], &[left])),
+            before: Some(snapshot(&old, &[], &[])),
+            after: Some(snapshot(&new, &[], &[left])),
             total: 0,
             active: 0,
         }

@@ -1,13 +1,12 @@
-//! Lists of groups, filtered: the SQL of the service that is put together at run time.
+//! Lists of groups, page by page.
 
 use muster_proto::filter::v1::Filter;
 use muster_proto::group::v1::Group;
 use muster_runtime::feed::{self, Head};
-use muster_runtime::filter_sql::{Column, Columns};
 use muster_runtime::id::{GroupId, OrganisationId};
-use muster_scim::caseless;
-use sqlx::{PgConnection, Postgres, QueryBuilder};
+use sqlx::{PgConnection, QueryBuilder};
 
+use super::filter::condition;
 use super::group::Row;
 use super::membership;
 use crate::Error;
@@ -112,50 +111,4 @@ pub(crate) async fn put_members(
         }
     }
     Ok(cut)
-}
-
-fn condition(
-    query: &mut QueryBuilder<Postgres>,
-    organisation: OrganisationId,
-    filter: Option<&Filter>,
-) -> Result<(), Error> {
-    query.push("g.organisation_id = ").push_bind(organisation);
-    if let Some(filter) = filter {
-        query.push(" AND ");
-        let find = |attribute: &str| column(attribute, organisation);
-        let columns = Columns { find: &find, fold: caseless::key, fold_part: caseless::part };
-        columns.push(query, filter).map_err(|unsupported| Error::Invalid {
-            field: "filter",
-            description: unsupported.to_string(),
-        })?;
-    }
-    Ok(())
-}
-
-fn column(attribute: &str, organisation: OrganisationId) -> Option<Column> {
-    let text = |sql: &str, folded| Column::Text { sql: sql.to_owned(), folded, indexed: None };
-    Some(match attribute {
-        "id" => Column::Id { sql: "g.group_id" },
-        "create_time" => Column::Time { sql: "g.created_at" },
-        "update_time" => Column::Time { sql: "g.updated_at" },
-        "display_name" => text("g.display_name_key", true),
-        "external_id" => text("g.external_id", false),
-        // One look-up of the key, however large the group.
-        "member_ids" => Column::Lookup {
-            sql: format!(
-                "EXISTS (SELECT FROM groups.membership AS m
-                          WHERE m.organisation_id = '{organisation}' AND m.group_id = g.group_id
-                            AND m.user_id = "
-            ),
-            id: true,
-            otherwise: Some(Box::new(Column::Each {
-                elements: format!(
-                    "(SELECT FROM groups.membership AS m
-                       WHERE m.organisation_id = '{organisation}' AND m.group_id = g.group_id) AS v"
-                ),
-                part: None,
-            })),
-        },
-        _ => return None,
-    })
 }

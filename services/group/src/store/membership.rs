@@ -49,22 +49,43 @@ pub(crate) async fn remove(
     .await
 }
 
-/// Removes everybody but these from a group; those who were in it.
-pub(crate) async fn remove_others(
+/// A group's members other than these.
+///
+/// `EXCEPT` hashes or sorts, whatever the planner believes of the table's size. `NOT EXISTS` became
+/// a nested loop over a group that had just been filled, and met the statement timeout.
+pub(crate) async fn others(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     group: GroupId,
-    stay: Vec<UserId>,
+    users: Vec<UserId>,
 ) -> Result<Vec<UserId>, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"DELETE FROM groups.membership AS m
-            WHERE m.organisation_id = $1 AND m.group_id = $2
-              AND NOT EXISTS (SELECT FROM unnest($3::uuid[]) AS stay (user_id)
-                               WHERE stay.user_id = m.user_id)
-           RETURNING m.user_id AS "user_id: UserId""#,
+        r#"SELECT user_id AS "user_id!: UserId" FROM groups.membership
+            WHERE organisation_id = $1 AND group_id = $2
+           EXCEPT
+           SELECT unnest($3::uuid[])"#,
         organisation as OrganisationId,
         group as GroupId,
-        stay as Vec<UserId>,
+        users as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Of these users, those who are not in a group. `EXCEPT` as in [`others`].
+pub(crate) async fn missing(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    group: GroupId,
+    users: Vec<UserId>,
+) -> Result<Vec<UserId>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT unnest($3::uuid[]) AS "user_id!: UserId"
+           EXCEPT
+           SELECT user_id FROM groups.membership WHERE organisation_id = $1 AND group_id = $2"#,
+        organisation as OrganisationId,
+        group as GroupId,
+        users as Vec<UserId>,
     )
     .fetch_all(connection)
     .await

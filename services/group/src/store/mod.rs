@@ -1,5 +1,7 @@
 //! All SQL of the service.
 
+pub(crate) mod change;
+pub(crate) mod filter;
 pub(crate) mod group;
 pub(crate) mod list;
 pub(crate) mod membership;

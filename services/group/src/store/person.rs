@@ -1,6 +1,6 @@
 //! What is known of users, and what becomes of their memberships when one is deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_runtime::clock;
 use muster_runtime::feed;
@@ -8,7 +8,27 @@ use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 
 use super::group;
-use crate::group::Person;
+use crate::group::{Person, Presence};
+
+/// Why a user's state was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// Someone added the user to another group meanwhile: tried again, it sees that one too.
+    #[error("a membership appeared during the deletion")]
+    Raced,
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+impl From<ApplyError> for sqlx::Error {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Raced => Self::Protocol(error.to_string()),
+            ApplyError::Database(error) => error,
+        }
+    }
+}
 
 /// Takes a user's newest state; whether any group changed by it. An older state, or the same again,
 /// changes nothing.
@@ -18,7 +38,7 @@ use crate::group::Person;
 pub(crate) async fn apply(
     connection: &mut PgConnection,
     person: Person,
-) -> Result<bool, sqlx::Error> {
+) -> Result<bool, ApplyError> {
     let organisation = person.organisation;
     let locked = if person.deleted {
         let groups = groups_of(connection, organisation, person.id).await?;
@@ -56,8 +76,7 @@ pub(crate) async fn apply(
     }
     let known: BTreeSet<GroupId> = locked.iter().map(|group| group.group_id).collect();
     if !left.iter().all(|group| known.contains(group)) {
-        // Someone added the user between the two; what is tried again sees it.
-        return Err(sqlx::Error::Protocol("a membership appeared during the deletion".into()));
+        return Err(ApplyError::Raced);
     }
     let left: BTreeSet<GroupId> = left.into_iter().collect();
     let changed = locked.into_iter().filter(|group| left.contains(&group.group_id));
@@ -77,24 +96,6 @@ async fn groups_of(
             WHERE organisation_id = $1 AND user_id = $2"#,
         organisation as OrganisationId,
         user as UserId,
-    )
-    .fetch_all(connection)
-    .await
-}
-
-/// Of these users, those of whom nothing is known: identity must be asked.
-pub(crate) async fn unseen(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    users: Vec<UserId>,
-) -> Result<Vec<UserId>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"SELECT asked.user_id AS "user_id!: UserId"
-             FROM unnest($2::uuid[]) AS asked (user_id)
-            WHERE NOT EXISTS (SELECT FROM groups.person AS p
-                               WHERE p.organisation_id = $1 AND p.user_id = asked.user_id)"#,
-        organisation as OrganisationId,
-        users as Vec<UserId>,
     )
     .fetch_all(connection)
     .await
@@ -122,12 +123,13 @@ pub(crate) async fn seen(
     .map(drop)
 }
 
-/// Of these users, those who exist, locked so that none can be deleted before the transaction ends.
-pub(crate) async fn lock_existing(
+/// What is known of these users; each is locked, so that none can be deleted before the
+/// transaction ends.
+pub(crate) async fn lock(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     users: Vec<UserId>,
-) -> Result<BTreeSet<UserId>, sqlx::Error> {
+) -> Result<BTreeMap<UserId, Presence>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT user_id AS "user_id: UserId", deleted FROM groups.person
             WHERE organisation_id = $1 AND user_id = ANY ($2)
@@ -137,5 +139,6 @@ pub(crate) async fn lock_existing(
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().filter(|row| !row.deleted).map(|row| row.user_id).collect())
+    let presence = |deleted| if deleted { Presence::Deleted } else { Presence::Exists };
+    Ok(rows.into_iter().map(|row| (row.user_id, presence(row.deleted))).collect())
 }
