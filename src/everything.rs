@@ -61,7 +61,7 @@ impl Everything {
             (None, url)
         } else {
             let postgres = LocalPostgres::start(&options.data_dir).await?;
-            let url = postgres.url("postgres");
+            let url = postgres.url("postgres", "muster");
             (Some(postgres), url)
         };
         match Self::start_parts(&options, database_url, http, grpc, life).await {

@@ -56,7 +56,7 @@ fn prepare(folder: &Path) -> anyhow::Result<()> {
     runtime.block_on(async {
         let postgres = LocalPostgres::start(data.path()).await?;
         let compiled = match migrate(&postgres).await {
-            Ok(()) => compile(folder, &postgres.url("postgres")),
+            Ok(()) => compile(folder, &postgres.url("postgres", "muster")),
             Err(error) => Err(error),
         };
         postgres.stop().await?;
@@ -66,7 +66,7 @@ fn prepare(folder: &Path) -> anyhow::Result<()> {
 
 async fn migrate(postgres: &LocalPostgres) -> anyhow::Result<()> {
     for (service, schema, role) in SERVICES {
-        let options = PgConnectOptions::from_str(&postgres.url("postgres"))?;
+        let options = PgConnectOptions::from_str(&postgres.url("postgres", "muster"))?;
         let mut connection = options.options([("search_path", schema)]).connect().await?;
         for statement in [format!("CREATE ROLE {role}"), format!("CREATE SCHEMA {schema}")] {
             connection.execute(AssertSqlSafe(statement)).await?;
