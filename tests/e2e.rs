@@ -11,6 +11,7 @@ mod feed;
 mod filters;
 mod guide;
 mod isolation;
+mod lists;
 mod local_postgres;
 mod races;
 mod sessions;

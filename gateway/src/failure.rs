@@ -16,6 +16,12 @@ impl Failure {
         Self(Error::new(status.as_u16(), detail))
     }
 
+    /// Whether a resource type cannot be asked so, while another perhaps can.
+    pub(crate) fn is_of_the_schema(&self) -> bool {
+        let kind = self.0.scim_type;
+        matches!(kind, Some(ScimType::InvalidFilter | ScimType::InvalidValue))
+    }
+
     /// What has no such id, of this organisation or of any other: always the same.
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("there is no {what} with this id"))

@@ -1,7 +1,7 @@
 //! `/ServiceProviderConfig`, `/ResourceTypes` and `/Schemas` (RFC 7644 §4).
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use http::StatusCode;
 use muster_scim::{discovery, list};
@@ -12,13 +12,23 @@ use crate::Gateway;
 use crate::auth::Client;
 use crate::failure::Failure;
 
-pub(super) async fn service_provider_config(_: Client, State(gateway): State<Gateway>) -> Response {
+pub(super) async fn service_provider_config(
+    _: Client,
+    State(gateway): State<Gateway>,
+    query: RawQuery,
+) -> Result<Response, Failure> {
+    refuse_filter(query)?;
     let support = discovery::Support { max_results: gateway.limits.max_results };
-    json(StatusCode::OK, &discovery::service_provider_config(&gateway.scim_url, support))
+    Ok(json(StatusCode::OK, &discovery::service_provider_config(&gateway.scim_url, support)))
 }
 
-pub(super) async fn resource_types(_: Client, State(gateway): State<Gateway>) -> Response {
-    all(discovery::resource_types(&gateway.scim_url))
+pub(super) async fn resource_types(
+    _: Client,
+    State(gateway): State<Gateway>,
+    query: RawQuery,
+) -> Result<Response, Failure> {
+    refuse_filter(query)?;
+    Ok(all(discovery::resource_types(&gateway.scim_url)))
 }
 
 pub(super) async fn resource_type(
@@ -29,8 +39,13 @@ pub(super) async fn resource_type(
     one(discovery::resource_types(&gateway.scim_url), &id(path, "resource type")?, "resource type")
 }
 
-pub(super) async fn schemas(_: Client, State(gateway): State<Gateway>) -> Response {
-    all(discovery::schemas(&gateway.scim_url))
+pub(super) async fn schemas(
+    _: Client,
+    State(gateway): State<Gateway>,
+    query: RawQuery,
+) -> Result<Response, Failure> {
+    refuse_filter(query)?;
+    Ok(all(discovery::schemas(&gateway.scim_url)))
 }
 
 pub(super) async fn schema(
@@ -39,6 +54,18 @@ pub(super) async fn schema(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failure> {
     one(discovery::schemas(&gateway.scim_url), &id(path, "schema")?, "schema")
+}
+
+/// A filter on what describes the service is forbidden (RFC 7644 §4), so that nobody takes a part
+/// of it for the whole.
+fn refuse_filter(RawQuery(query): RawQuery) -> Result<(), Failure> {
+    if super::parameters(query.as_deref().unwrap_or_default())?.contains_key("filter") {
+        return Err(Failure::new(
+            StatusCode::FORBIDDEN,
+            "a filter is not possible here; read the whole",
+        ));
+    }
+    Ok(())
 }
 
 fn all(resources: Vec<Value>) -> Response {

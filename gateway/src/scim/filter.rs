@@ -245,7 +245,7 @@ impl Translation<'_> {
 }
 
 /// What the owner calls an attribute; none where it cannot be filtered by.
-fn field(path: &AttributePath) -> Option<String> {
+pub(super) fn field(path: &AttributePath) -> Option<String> {
     let (name, part) = (path.attribute.name, path.sub_attribute.map(|part| part.name));
     let whole = match path.extension {
         Some(extension) if extension.id == ENTERPRISE_USER.id => {
@@ -289,6 +289,12 @@ fn part(filter: &Filter) -> Result<Message, Error> {
         }
         Filter::Values { .. } => return Err(cannot(filter)),
     }))
+}
+
+/// A complex attribute as a whole stands for its `value`, where it has one.
+pub(super) fn with_value(path: AttributePath) -> AttributePath {
+    let value = path.attribute.sub_attribute("value");
+    AttributePath { sub_attribute: path.sub_attribute.or(value), ..path }
 }
 
 /// Names of the contracts: `givenName` is `given_name`, `customField1` is `custom_field_1`.

@@ -12,9 +12,10 @@ use muster_proto::group::v1::{
 use muster_scim::members::{Change, GroupDelta, MembersDelta, group_delta, members_of};
 use muster_scim::projection::Projection;
 use muster_scim::schema::{GROUP_TYPE, USER_TYPE};
-use muster_scim::{Object, filter, list, patch, resource};
+use muster_scim::{Object, filter, patch, resource};
 use serde_json::{Value, json as value};
 
+use super::search::Found;
 use super::user_json::meta;
 use super::{Asked, body, id, json, version};
 use crate::Gateway;
@@ -27,11 +28,21 @@ pub(super) async fn list(
     query: RawQuery,
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &GROUP_TYPE)?;
+    let found = find(&gateway, &client, &asked).await?;
+    Ok(json(StatusCode::OK, &found.response(asked.page.start_index)))
+}
+
+/// The page that is asked for.
+pub(super) async fn find(
+    gateway: &Gateway,
+    client: &Client,
+    asked: &Asked,
+) -> Result<Found, Failure> {
     let filter = match &asked.filter {
         Some(text) => {
             let filter = filter::parse(text, &GROUP_TYPE)?;
             let organisation = &client.organisation.id;
-            Some(super::filter::to_proto(&gateway, organisation, &filter, &GROUP_TYPE).await?)
+            Some(super::filter::to_proto(gateway, organisation, &filter, &GROUP_TYPE).await?)
         }
         None => None,
     };
@@ -41,6 +52,7 @@ pub(super) async fn list(
         page_size: i32::try_from(count).unwrap_or(i32::MAX),
         skip: asked.skip(),
         filter,
+        order_by: asked.order_by.clone(),
         total_only: count == 0,
         view: view(&asked.projection).into(),
         ..ListGroupsRequest::default()
@@ -48,8 +60,8 @@ pub(super) async fn list(
     let page = gateway.parts.groups.clone().list_groups(request).await?.into_inner();
     let total = u64::try_from(page.total_size).unwrap_or_default();
     let resources =
-        page.groups.into_iter().map(|group| render(&gateway, &asked.projection, group)).collect();
-    Ok(json(StatusCode::OK, &list::response(total, asked.page.start_index, resources)))
+        page.groups.into_iter().map(|group| render(gateway, &asked.projection, group)).collect();
+    Ok(Found { total, resources })
 }
 
 pub(super) async fn get(

@@ -3,6 +3,7 @@
 mod discovery;
 mod filter;
 mod groups;
+mod search;
 mod user_json;
 mod users;
 mod version;
@@ -14,11 +15,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request};
-use axum::response::Response;
-use axum::routing::{any, get};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get, post};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use muster_runtime::http_server::{BodyError, read_body};
 use muster_scim::list::Page;
+use muster_scim::path::AttributePath;
 use muster_scim::projection::Projection;
 use muster_scim::schema::ResourceType;
 use muster_scim::{Error, ScimType};
@@ -49,11 +52,35 @@ pub(crate) fn routes() -> Router<Gateway> {
         .route("/Schemas/{id}", get(discovery::schema))
         .route("/Me", any(not_implemented))
         .route("/Bulk", any(not_implemented))
-        .route("/.search", any(not_implemented))
-        .route("/Users/.search", any(not_implemented))
-        .route("/Groups/.search", any(not_implemented))
+        .route("/.search", post(search::everything))
+        .route("/Users/.search", post(search::users))
+        .route("/Groups/.search", post(search::groups))
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(axum::middleware::from_fn(acceptable))
+}
+
+/// Every answer is JSON: a client that accepts none is told so before anything is done.
+async fn acceptable(request: Request, next: Next) -> Response {
+    let mut accepted = request.headers().get_all(header::ACCEPT).iter().peekable();
+    let json = |range: &str| {
+        let mut parts = range.split(';').map(str::trim);
+        let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let refused = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+        !refused
+            && matches!(
+                media_type.as_str(),
+                "application/scim+json" | "application/json" | "application/*" | "*/*" | ""
+            )
+    };
+    let acceptable = accepted.peek().is_none()
+        || accepted.any(|value| value.to_str().is_ok_and(|text| text.split(',').any(json)));
+    if acceptable {
+        next.run(request).await
+    } else {
+        let what = "the Accept header allows neither application/scim+json nor application/json";
+        Failure::new(StatusCode::NOT_ACCEPTABLE, what).into_response()
+    }
 }
 
 async fn not_implemented(_: Client) -> Failure {
@@ -96,6 +123,8 @@ fn id(path: Result<Path<String>, PathRejection>, what: &str) -> Result<String, F
 struct Asked {
     page: Page,
     filter: Option<String>,
+    /// What to order by, in the contracts' words.
+    order_by: String,
     projection: Projection,
 }
 
@@ -105,10 +134,19 @@ impl Asked {
         resource_type: &'static ResourceType,
     ) -> Result<Self, Failure> {
         let parameters = parameters(query.as_deref().unwrap_or_default())?;
+        Self::of(&parameters, resource_type)
+    }
+
+    /// Parameters by name in lower case, from a query or a search request.
+    fn of(
+        parameters: &BTreeMap<String, String>,
+        resource_type: &'static ResourceType,
+    ) -> Result<Self, Failure> {
         let parameter = |name: &str| parameters.get(&name.to_ascii_lowercase()).map(String::as_str);
         Ok(Self {
             page: Page::parse(parameter("startIndex"), parameter("count"))?,
             filter: parameter("filter").map(str::to_owned),
+            order_by: order_by(parameter("sortBy"), parameter("sortOrder"), resource_type)?,
             projection: Projection::parse(
                 parameter("attributes"),
                 parameter("excludedAttributes"),
@@ -125,6 +163,28 @@ impl Asked {
     /// How many resources to pass over.
     fn skip(&self) -> i32 {
         i32::try_from(self.page.start_index - 1).unwrap_or(i32::MAX)
+    }
+}
+
+/// What `sortBy` and `sortOrder` say, in the contracts' words (RFC 7644 §3.4.2.3).
+fn order_by(
+    sort_by: Option<&str>,
+    sort_order: Option<&str>,
+    resource_type: &'static ResourceType,
+) -> Result<String, Failure> {
+    let invalid = |what: String| Failure::from(Error::of(ScimType::InvalidValue, what));
+    let Some(name) = sort_by.map(str::trim).filter(|name| !name.is_empty()) else {
+        return Ok(String::new());
+    };
+    let shown: String = name.chars().take(100).collect();
+    let path = AttributePath::resolve(name, resource_type)
+        .ok_or_else(|| invalid(format!("sortBy is {shown:?}, which no schema declares")))?;
+    let field = filter::field(&filter::with_value(path))
+        .ok_or_else(|| invalid(format!("sortBy is {shown:?}, by which nothing is sorted")))?;
+    match sort_order.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("" | "ascending") => Ok(field),
+        Some("descending") => Ok(format!("{field} desc")),
+        Some(_) => Err(invalid("sortOrder is neither ascending nor descending".to_owned())),
     }
 }
 

@@ -11,10 +11,11 @@ use muster_proto::identity::v1::{
 };
 use muster_scim::projection::Projection;
 use muster_scim::schema::{MUSTER_USER, USER_TYPE};
-use muster_scim::{filter, list, patch, resource};
+use muster_scim::{filter, patch, resource};
 use serde_json::Value;
 use tonic::{Code, Status};
 
+use super::search::Found;
 use super::user_json::{DeclaredApprovers, from_scim, to_scim};
 use super::{Asked, body, id, json, version};
 use crate::Gateway;
@@ -30,11 +31,21 @@ pub(super) async fn list(
     query: RawQuery,
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &USER_TYPE)?;
+    let found = find(&gateway, &client, &asked).await?;
+    Ok(json(StatusCode::OK, &found.response(asked.page.start_index)))
+}
+
+/// The page that is asked for.
+pub(super) async fn find(
+    gateway: &Gateway,
+    client: &Client,
+    asked: &Asked,
+) -> Result<Found, Failure> {
     let filter = match &asked.filter {
         Some(text) => {
             let filter = filter::parse(text, &USER_TYPE)?;
             let organisation = &client.organisation.id;
-            Some(super::filter::to_proto(&gateway, organisation, &filter, &USER_TYPE).await?)
+            Some(super::filter::to_proto(gateway, organisation, &filter, &USER_TYPE).await?)
         }
         None => None,
     };
@@ -44,13 +55,14 @@ pub(super) async fn list(
         page_size: i32::try_from(count).unwrap_or(i32::MAX),
         skip: asked.skip(),
         filter,
+        order_by: asked.order_by.clone(),
         total_only: count == 0,
         ..ListUsersRequest::default()
     };
     let page = gateway.parts.users.clone().list_users(request).await?.into_inner();
-    let resources = render(&gateway, &asked.projection, page.users).await?;
+    let resources = render(gateway, &asked.projection, page.users).await?;
     let total = u64::try_from(page.total_size).unwrap_or_default();
-    Ok(json(StatusCode::OK, &list::response(total, asked.page.start_index, resources)))
+    Ok(Found { total, resources })
 }
 
 pub(super) async fn get(

@@ -138,6 +138,26 @@ impl Columns<'_> {
         }
     }
 
+    /// Pushes what to order by, with a comma after it: nothing for an empty `order_by`. What has no
+    /// value comes last, and first the other way round (RFC 7644 §3.4.2.3).
+    pub fn push_order(
+        &self,
+        query: &mut QueryBuilder<Postgres>,
+        order_by: &str,
+    ) -> Result<(), Unsupported> {
+        let (attribute, descending) = match order_by.strip_suffix(" desc") {
+            Some(attribute) => (attribute, true),
+            None => (order_by, false),
+        };
+        if attribute.is_empty() {
+            return Ok(());
+        }
+        let sql = ordering(&self.column(attribute)?)
+            .ok_or_else(|| Unsupported::Comparison(attribute.to_owned()))?;
+        query.push(sql).push(if descending { " DESC NULLS FIRST, " } else { " ASC NULLS LAST, " });
+        Ok(())
+    }
+
     fn column(&self, attribute: &str) -> Result<Column, Unsupported> {
         (self.find)(attribute).ok_or_else(|| Unsupported::Comparison(attribute.to_owned()))
     }
@@ -323,6 +343,23 @@ fn present(query: &mut QueryBuilder<Postgres>, column: &Column) {
             }
         },
     }
+}
+
+/// What a column is ordered by; none where it has no order.
+fn ordering(column: &Column) -> Option<String> {
+    Some(match column {
+        Column::Text { sql, .. } => format!("{sql} COLLATE \"C\""),
+        Column::Id { sql } | Column::Time { sql } => (*sql).to_owned(),
+        Column::Boolean { sql } => sql.clone(),
+        // The primary value, else the first (RFC 7644 §3.4.2.3).
+        Column::Each { elements, part } => format!(
+            "(SELECT {} FROM {elements}
+               ORDER BY (v.value->>'primary')::boolean DESC NULLS LAST LIMIT 1)",
+            ordering(part.as_deref()?)?
+        ),
+        Column::Lookup { otherwise, .. } => ordering(otherwise.as_deref()?)?,
+        Column::Whole { .. } => return None,
+    })
 }
 
 /// An id in the one spelling that ids have.

@@ -119,9 +119,18 @@ impl GroupService for Groups {
             "" => None,
             token => Some(PageToken::decode(token)?),
         };
+        let ordered = !request.order_by.is_empty();
+        if token.is_some() && ordered {
+            return Err(Error::Invalid {
+                field: "page_token",
+                description: "is for lists by id; with order_by, use skip".into(),
+            }
+            .into());
+        }
         let (after, resume_token) = token.map(|t| (t.after, t.resume_token)).unzip();
         let listing = list::Listing {
             filter: request.filter,
+            order_by: request.order_by,
             after,
             skip: request.skip.max(0).into(),
             limit: if request.total_only { 0 } else { page_size(request.page_size, 100, 1_000) },
@@ -135,7 +144,7 @@ impl GroupService for Groups {
         let resume_token =
             resume_token.unwrap_or_else(|| self.feed.token(organisation, &page.head));
         let (next_page_token, resume_token) = match page.groups.last() {
-            Some(last) if page.more => {
+            Some(last) if page.more && !ordered => {
                 (PageToken { after: group_id(&last.id)?, resume_token }.encode(), String::new())
             }
             _ => (String::new(), resume_token),

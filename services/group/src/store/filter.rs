@@ -27,6 +27,21 @@ pub(crate) fn condition(
     Ok(())
 }
 
+/// Pushes what to order groups `g` by, with a comma after it.
+pub(crate) fn push_order(
+    query: &mut QueryBuilder<Postgres>,
+    organisation: OrganisationId,
+    order_by: &str,
+) -> Result<(), Error> {
+    let find = |attribute: &str| column(attribute, organisation);
+    Columns { find: &find, fold: caseless::key, fold_part: caseless::part }
+        .push_order(query, order_by)
+        .map_err(|_| Error::Invalid {
+            field: "order_by",
+            description: "names an attribute that groups have no order by".into(),
+        })
+}
+
 fn column(attribute: &str, organisation: OrganisationId) -> Option<Column> {
     let text = |sql: &str, folded| Column::Text { sql: sql.to_owned(), folded, indexed: None };
     Some(match attribute {

@@ -18,6 +18,7 @@ const MOST_MEMBERS: i64 = 200_000;
 #[derive(Debug, Clone)]
 pub(crate) struct Listing {
     pub filter: Option<Filter>,
+    pub order_by: String,
     pub after: Option<GroupId>,
     pub skip: i64,
     /// 0 for the total only.
@@ -64,7 +65,9 @@ pub(crate) async fn list(
     if let Some(after) = listing.after {
         query.push(" AND g.group_id > ").push_bind(after);
     }
-    query.push(" ORDER BY g.group_id LIMIT ").push_bind(listing.limit + 1);
+    query.push(" ORDER BY ");
+    super::filter::push_order(&mut query, organisation, &listing.order_by)?;
+    query.push("g.group_id LIMIT ").push_bind(listing.limit + 1);
     query.push(" OFFSET ").push_bind(listing.skip);
     let mut rows: Vec<Row> = query.build_query_as().fetch_all(&mut *connection).await?;
     let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
@@ -88,21 +91,17 @@ pub(crate) async fn put_members(
     let members =
         membership::of_groups(connection, organisation, ids.clone(), MOST_MEMBERS + 1).await?;
     let cut = i64::try_from(members.len()).is_ok_and(|count| count > MOST_MEMBERS);
-    // The group that the last row is of may not be whole.
-    let whole = match members.last() {
-        Some((last, _)) if cut => ids.partition_point(|id| id < last).max(1),
-        _ => groups.len(),
-    };
-    groups.truncate(whole);
-    let mut rest = members.as_slice();
-    for (group, id) in groups.iter_mut().zip(ids) {
-        let start = rest.partition_point(|(of, _)| *of < id);
-        let end = rest.partition_point(|(of, _)| *of <= id);
-        group.member_ids = rest[start..end].iter().map(|(_, user)| user.to_string()).collect();
-        rest = &rest[end..];
+    // The rows come by group: the group that the last one is of may not be whole.
+    let whole = |id: GroupId| !cut || members.last().is_some_and(|(last, _)| id < *last);
+    let room = ids.iter().position(|id| !whole(*id)).unwrap_or(groups.len()).max(1);
+    groups.truncate(room);
+    for (group, id) in groups.iter_mut().zip(&ids) {
+        let start = members.partition_point(|(of, _)| of < id);
+        let end = members.partition_point(|(of, _)| of <= id);
+        group.member_ids = members[start..end].iter().map(|(_, user)| user.to_string()).collect();
     }
-    if cut && whole == 1 {
-        // One group that is larger than a page: read the rest of it.
+    if ids.first().is_some_and(|id| !whole(*id)) {
+        // One group that is larger than a page: read all of it.
         if let [group] = groups.as_mut_slice()
             && let Ok(id) = group.id.parse::<GroupId>()
         {

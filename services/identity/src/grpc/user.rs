@@ -94,9 +94,18 @@ impl UserService for Identity {
             "" => None,
             token => Some(PageToken::decode(token)?),
         };
+        if token.is_some() && !request.order_by.is_empty() {
+            return Err(Error::Invalid {
+                field: "page_token",
+                description: "is for lists by id; with order_by, use skip".into(),
+            }
+            .into());
+        }
+        let ordered = !request.order_by.is_empty();
         let (after, resume_token) = token.map(|t| (t.after, t.resume_token)).unzip();
         let listing = store::Listing {
             filter: request.filter,
+            order_by: request.order_by,
             after,
             skip: request.skip.max(0).into(),
             limit: if request.total_only { 0 } else { page_size(request.page_size) },
@@ -109,7 +118,7 @@ impl UserService for Identity {
         let resume_token =
             resume_token.unwrap_or_else(|| self.feed.token(organisation, &page.head));
         let (next_page_token, resume_token) = match page.users.last() {
-            Some(last) if page.more => {
+            Some(last) if page.more && !ordered => {
                 (PageToken { after: user_id(&last.id)?, resume_token }.encode(), String::new())
             }
             _ => (String::new(), resume_token),

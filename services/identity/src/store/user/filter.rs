@@ -23,6 +23,21 @@ pub(super) fn push(
         })
 }
 
+/// Pushes what to order `identity.users AS u` by, with a comma after it.
+pub(super) fn push_order(
+    query: &mut QueryBuilder<Postgres>,
+    organisation: OrganisationId,
+    order_by: &str,
+) -> Result<(), Error> {
+    let find = |attribute: &str| column(attribute, organisation);
+    Columns { find: &find, fold: caseless::key, fold_part: caseless::part }
+        .push_order(query, order_by)
+        .map_err(|_| Error::Invalid {
+            field: "order_by",
+            description: "names an attribute that users have no order by".into(),
+        })
+}
+
 fn column(attribute: &str, organisation: OrganisationId) -> Option<Column> {
     let (name, part) = match attribute.split_once('.') {
         Some((name, part)) => (name, Some(part)),

@@ -14,6 +14,7 @@ use crate::Error;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listing {
     pub filter: Option<Filter>,
+    pub order_by: String,
     pub after: Option<UserId>,
     pub skip: i64,
     /// 0 for the total only.
@@ -60,7 +61,9 @@ pub(crate) async fn list(
     if let Some(after) = listing.after {
         query.push(" AND u.user_id > ").push_bind(after);
     }
-    query.push(" ORDER BY u.user_id LIMIT ").push_bind(listing.limit + 1);
+    query.push(" ORDER BY ");
+    super::filter::push_order(&mut query, organisation, &listing.order_by)?;
+    query.push("u.user_id LIMIT ").push_bind(listing.limit + 1);
     query.push(" OFFSET ").push_bind(listing.skip);
     for row in query.build().fetch_all(connection).await? {
         let row = Row {

@@ -1,0 +1,167 @@
+//! Lists: order, search requests, and what is refused (RFC 7644 §3.4.2, §3.4.3, §4).
+
+use http::{HeaderValue, Method, header};
+use muster::scim_client::{Answer, ScimClient, query};
+use serde_json::{Value, json};
+
+use crate::support::system::{both, together};
+
+async fn people() -> ScimClient {
+    let client = together().tenant().await.client;
+    for (name, title, given) in [
+        ("cy", Some("Boss"), Some("Cyrus")),
+        ("Ann", Some("aide"), None),
+        ("bo", None, Some("Boris")),
+    ] {
+        let user = json!({
+            "userName": name, "title": title, "name": {"givenName": given},
+            "emails": [{"value": format!("z{name}@a.example")}, {"value": format!("a{name}@b.example"), "primary": true}],
+        });
+        let answer = client.post("/Users", &user).await.unwrap();
+        assert_eq!(answer.status, 201, "{}", answer.text);
+    }
+    client
+}
+
+fn names(answer: &Answer) -> Vec<&str> {
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let resources = answer.at("/Resources").as_array().unwrap().iter();
+    resources.map(|r| r["userName"].as_str().or(r["displayName"].as_str()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_list_is_sorted_by_an_attribute_as_section_3_4_2_3_says() {
+    let client = people().await;
+    for (sort_by, sort_order, expected) in [
+        // Without regard to case; what has no value comes last, and first the other way round.
+        ("userName", "ascending", ["Ann", "bo", "cy"]),
+        ("USERNAME", "Descending", ["cy", "bo", "Ann"]),
+        ("title", "ascending", ["Ann", "cy", "bo"]),
+        ("title", "descending", ["bo", "cy", "Ann"]),
+        ("name.givenName", "", ["bo", "cy", "Ann"]),
+        // By the primary value.
+        ("emails", "ascending", ["Ann", "bo", "cy"]),
+        ("emails.value", "descending", ["cy", "bo", "Ann"]),
+        ("meta.created", "descending", ["bo", "Ann", "cy"]),
+        ("id", "ascending", ["cy", "Ann", "bo"]),
+    ] {
+        let parameters = query(&[("sortBy", sort_by), ("sortOrder", sort_order)]);
+        let answer = client.get(&format!("/Users{parameters}")).await.unwrap();
+        assert_eq!(names(&answer), expected, "{sort_by} {sort_order}");
+        // The same page by page.
+        let mut paged = Vec::new();
+        for start in ["1", "2", "3"] {
+            let page = query(&[
+                ("sortBy", sort_by),
+                ("sortOrder", sort_order),
+                ("startIndex", start),
+                ("count", "1"),
+            ]);
+            let answer = client.get(&format!("/Users{page}")).await.unwrap();
+            assert_eq!(answer.at("/totalResults"), 3);
+            paged.extend(names(&answer).into_iter().map(str::to_owned));
+        }
+        assert_eq!(paged, expected, "{sort_by} {sort_order}");
+    }
+    for (sort_by, sort_order) in
+        [("shoeSize", ""), ("userName", "up"), ("groups", ""), ("name", "")]
+    {
+        let parameters = query(&[("sortBy", sort_by), ("sortOrder", sort_order)]);
+        let refused = client.get(&format!("/Users{parameters}")).await.unwrap();
+        assert_eq!(refused.status, 400, "{sort_by} {sort_order}: {}", refused.text);
+    }
+}
+
+fn search(mut parts: Value) -> Value {
+    parts["schemas"] = json!(["urn:ietf:params:scim:api:messages:2.0:SearchRequest"]);
+    parts
+}
+
+#[tokio::test]
+async fn a_search_request_asks_as_a_query_does() {
+    let client = people().await;
+    for name in ["Sales", "aides"] {
+        client.post("/Groups", &json!({"displayName": name})).await.unwrap();
+    }
+    let body = search(json!({
+        "filter": "userName ne \"bo\"", "sortBy": "userName", "attributes": ["userName"],
+        "startIndex": 1, "count": 5,
+    }));
+    let found = client.post("/Users/.search", &body).await.unwrap();
+    assert_eq!(names(&found), ["Ann", "cy"]);
+    assert!(found.at("/Resources/0/emails").is_null(), "{}", found.text);
+    let body = search(json!({"sortBy": "displayName", "sortOrder": "descending"}));
+    assert_eq!(names(&client.post("/Groups/.search", &body).await.unwrap()), ["Sales", "aides"]);
+
+    // Both types in one list.
+    let all = client.post("/.search", &search(json!({}))).await.unwrap();
+    assert_eq!(all.at("/totalResults"), 5);
+    assert_eq!(names(&all), ["cy", "Ann", "bo", "Sales", "aides"]);
+    let window =
+        client.post("/.search", &search(json!({"startIndex": 3, "count": 2}))).await.unwrap();
+    assert_eq!(names(&window), ["bo", "Sales"]);
+    assert_eq!(window.at("/totalResults"), 5);
+    let last = client.post("/.search", &search(json!({"startIndex": 5}))).await.unwrap();
+    assert_eq!(names(&last), ["aides"]);
+    let total = client.post("/.search", &search(json!({"count": 0}))).await.unwrap();
+    assert_eq!((total.at("/totalResults"), names(&total).len()), (&json!(5), 0));
+    // What only one of them has, only that one is found by.
+    let one =
+        client.post("/.search", &search(json!({"filter": "userName eq \"ann\""}))).await.unwrap();
+    assert_eq!(names(&one), ["Ann"]);
+    let kind = search(json!({"filter": "meta.resourceType eq \"Group\""}));
+    assert_eq!(names(&client.post("/.search", &kind).await.unwrap()), ["Sales", "aides"]);
+
+    for wrong in [
+        json!({"schemas": ["urn:other"]}),
+        json!({"filter": "nothing eq 1"}),
+        json!({"filter": {"a": 1}}),
+        json!({"count": "many"}),
+        json!([]),
+    ] {
+        let refused = client.post("/.search", &wrong).await.unwrap();
+        assert_eq!(refused.status, 400, "{wrong}: {}", refused.text);
+    }
+    assert_eq!(client.get("/Users/.search").await.unwrap().status, 405);
+}
+
+#[tokio::test]
+async fn what_describes_the_service_cannot_be_filtered_or_changed() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        for path in ["/ServiceProviderConfig", "/ResourceTypes", "/Schemas"] {
+            assert_eq!(client.get(path).await.unwrap().status, 200);
+            let filtered = format!("{path}{}", query(&[("filter", "id pr")]));
+            assert_eq!(client.get(&filtered).await.unwrap().status, 403, "{path}");
+            for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+                let answer = client.send(method, path, Some(&json!({}))).await.unwrap();
+                assert_eq!(answer.status, 405, "{path}");
+                assert!(answer.headers.contains_key(header::ALLOW));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_json_or_is_not_made() {
+    let client = together().tenant().await.client;
+    let body = json!({"userName": "ann"}).to_string();
+    for (accept, status) in [
+        ("text/html", 406),
+        ("application/json;q=0", 406),
+        ("text/html, application/scim+json;q=0.5", 409),
+        ("*/*", 409),
+        ("application/json; charset=utf-8", 409),
+    ] {
+        let header = (header::ACCEPT, Some(HeaderValue::from_static(accept)));
+        if status == 409 {
+            // The first that is accepted creates her.
+            client.post("/Users", &json!({"userName": "ann"})).await.unwrap();
+        }
+        let answer = client
+            .send_bytes(Method::POST, "/Users", Some(body.clone().into()), &[header])
+            .await
+            .unwrap();
+        assert_eq!(answer.status, status, "{accept}: {}", answer.text);
+    }
+}
