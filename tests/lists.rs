@@ -165,3 +165,63 @@ async fn an_answer_is_json_or_is_not_made() {
         assert_eq!(answer.status, status, "{accept}: {}", answer.text);
     }
 }
+
+/// Every name in a list by cursor, two at a time.
+async fn by_cursor(
+    client: &ScimClient,
+    endpoint: &str,
+    parameters: &[(&str, &str)],
+) -> Vec<String> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = [parameters, &[("count", "2"), ("cursor", cursor.as_str())]].concat();
+        let answer = client.get(&format!("{endpoint}{}", query(&page))).await.unwrap();
+        let page = names(&answer);
+        assert!(page.len() <= 2 && answer.at("/startIndex").is_null(), "{}", answer.text);
+        assert_eq!(answer.at("/itemsPerPage"), page.len());
+        all.extend(page.into_iter().map(str::to_owned));
+        match answer.at("/nextCursor").as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => return all,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_goes_on_by_cursor_as_rfc_9865_says() {
+    let client = people().await;
+    for name in ["Sales", "aides", "Board"] {
+        client.post("/Groups", &json!({"displayName": name})).await.unwrap();
+    }
+    assert_eq!(by_cursor(&client, "/Users", &[]).await, ["cy", "Ann", "bo"]);
+    assert_eq!(by_cursor(&client, "/Users", &[("sortBy", "userName")]).await, ["Ann", "bo", "cy"]);
+    let filter = ("filter", "userName ne \"bo\"");
+    assert_eq!(by_cursor(&client, "/Users", &[filter]).await, ["cy", "Ann"]);
+    assert_eq!(by_cursor(&client, "/Groups", &[]).await, ["Sales", "aides", "Board"]);
+    let config = client.get("/ServiceProviderConfig").await.unwrap();
+    assert_eq!(config.at("/pagination/cursor"), true);
+
+    let first = client.get("/Users?count=1&cursor").await.unwrap();
+    let cursor = first.at("/nextCursor").as_str().unwrap().to_owned();
+    let other = together().tenant().await.client;
+    other.post("/Users", &json!({"userName": "x"})).await.unwrap();
+    for (client, path, parameters, keyword) in [
+        (&client, "/Users", vec![("cursor", "nonsense")], "invalidCursor"),
+        // For this organisation, these resources and this question only.
+        (&other, "/Users", vec![("cursor", cursor.as_str())], "invalidCursor"),
+        (&client, "/Groups", vec![("cursor", cursor.as_str())], "invalidCursor"),
+        (&client, "/Users", vec![("cursor", cursor.as_str()), filter], "invalidCursor"),
+        (&client, "/Users", vec![("cursor", cursor.as_str()), ("sortBy", "id")], "invalidCursor"),
+        (&client, "/Users", vec![("cursor", ""), ("count", "-1")], "invalidCount"),
+        (&client, "/Users", vec![("cursor", ""), ("count", "x")], "invalidCount"),
+        (&client, "/Users", vec![("cursor", ""), ("startIndex", "1")], "invalidValue"),
+    ] {
+        let refused = client.get(&format!("{path}{}", query(&parameters))).await.unwrap();
+        assert_eq!(refused.status, 400, "{parameters:?}: {}", refused.text);
+        assert_eq!(refused.at("/scimType"), keyword, "{parameters:?}");
+    }
+    let body = search(json!({"cursor": "", "count": 2}));
+    let found = client.post("/Users/.search", &body).await.unwrap();
+    assert_eq!(names(&found), ["cy", "Ann"]);
+    assert!(found.at("/nextCursor").is_string(), "{}", found.text);
+}

@@ -52,6 +52,9 @@ impl From<Status> for Failure {
                         ScimType::InvalidFilter,
                         format!("the filter {}", scim_words(&violation.description)),
                     ),
+                    Some(violation) if violation.field == "page_token" => {
+                        of(ScimType::InvalidCursor, format!("the cursor {}", violation.description))
+                    }
                     Some(violation) => of(
                         ScimType::InvalidValue,
                         format!("{} {}", scim_name(&violation.field), violation.description),
@@ -59,6 +62,10 @@ impl From<Status> for Failure {
                     None => of(ScimType::InvalidValue, status.message().to_owned()),
                 }
             }
+            Code::FailedPrecondition => of(
+                ScimType::ExpiredCursor,
+                "the cursor has expired; begin again with an empty one".to_owned(),
+            ),
             Code::Aborted => Self::new(
                 StatusCode::PRECONDITION_FAILED,
                 "the resource has changed since the version that the request names; read it again",

@@ -4,10 +4,11 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use http::StatusCode;
+use muster_runtime::feed::PAGE_TOKEN_LIFETIME;
 use muster_scim::{discovery, list};
 use serde_json::Value;
 
-use super::{id, json};
+use super::{DEFAULT_RESULTS, id, json};
 use crate::Gateway;
 use crate::auth::Client;
 use crate::failure::Failure;
@@ -18,7 +19,11 @@ pub(super) async fn service_provider_config(
     query: RawQuery,
 ) -> Result<Response, Failure> {
     refuse_filter(query)?;
-    let support = discovery::Support { max_results: gateway.limits.max_results };
+    let support = discovery::Support {
+        max_results: gateway.limits.max_results,
+        default_results: DEFAULT_RESULTS,
+        cursor_seconds: PAGE_TOKEN_LIFETIME.whole_seconds(),
+    };
     Ok(json(StatusCode::OK, &discovery::service_provider_config(&gateway.scim_url, support)))
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn list(
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &GROUP_TYPE)?;
     let found = find(&gateway, &client, &asked).await?;
-    Ok(json(StatusCode::OK, &found.response(asked.page.start_index)))
+    Ok(json(StatusCode::OK, &found.response(&asked)))
 }
 
 /// The page that is asked for.
@@ -51,17 +51,18 @@ pub(super) async fn find(
         organisation_id: client.organisation.id.clone(),
         page_size: i32::try_from(count).unwrap_or(i32::MAX),
         skip: asked.skip(),
+        page_token: asked.cursor.clone().unwrap_or_default(),
         filter,
         order_by: asked.order_by.clone(),
         total_only: count == 0,
         view: view(&asked.projection).into(),
-        ..ListGroupsRequest::default()
     };
     let page = gateway.parts.groups.clone().list_groups(request).await?.into_inner();
     let total = u64::try_from(page.total_size).unwrap_or_default();
+    let next_cursor = page.next_page_token;
     let resources =
         page.groups.into_iter().map(|group| render(gateway, &asked.projection, group)).collect();
-    Ok(Found { total, resources })
+    Ok(Found { total, resources, next_cursor })
 }
 
 pub(super) async fn get(

@@ -32,6 +32,9 @@ use crate::auth::Client;
 use crate::failure::Failure;
 use crate::{Gateway, Limits};
 
+/// How many resources a list has that does not say, at most.
+const DEFAULT_RESULTS: u64 = 100;
+
 /// The routes below `/scim/v2`.
 pub(crate) fn routes() -> Router<Gateway> {
     Router::new()
@@ -125,6 +128,9 @@ struct Asked {
     filter: Option<String>,
     /// What to order by, in the contracts' words.
     order_by: String,
+    /// Where to go on, in a list by cursor (RFC 9865); empty on its first page. None in a list by
+    /// index.
+    cursor: Option<String>,
     projection: Projection,
 }
 
@@ -143,8 +149,18 @@ impl Asked {
         resource_type: &'static ResourceType,
     ) -> Result<Self, Failure> {
         let parameter = |name: &str| parameters.get(&name.to_ascii_lowercase()).map(String::as_str);
+        let cursor = parameter("cursor");
+        let page = match cursor {
+            None => Page::parse(parameter("startIndex"), parameter("count"))?,
+            Some(_) if parameter("startIndex").is_some() => {
+                let what = "startIndex and cursor exclude each other; send one of them";
+                return Err(Error::of(ScimType::InvalidValue, what).into());
+            }
+            Some(_) => Page { start_index: 1, count: cursor_count(parameter("count"))? },
+        };
         Ok(Self {
-            page: Page::parse(parameter("startIndex"), parameter("count"))?,
+            page,
+            cursor: cursor.map(str::to_owned),
             filter: parameter("filter").map(str::to_owned),
             order_by: order_by(parameter("sortBy"), parameter("sortOrder"), resource_type)?,
             projection: Projection::parse(
@@ -157,13 +173,23 @@ impl Asked {
 
     /// How many resources to answer with at most.
     fn count(&self, limits: Limits) -> u64 {
-        self.page.count.unwrap_or(100).min(limits.max_results)
+        self.page.count.unwrap_or(DEFAULT_RESULTS).min(limits.max_results)
     }
 
     /// How many resources to pass over.
     fn skip(&self) -> i32 {
         i32::try_from(self.page.start_index - 1).unwrap_or(i32::MAX)
     }
+}
+
+/// The `count` of a list by cursor, where a wrong one has a keyword of its own (RFC 9865 §2.1).
+fn cursor_count(count: Option<&str>) -> Result<Option<u64>, Failure> {
+    let Some(text) = count.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        let sent: String = text.chars().take(32).collect();
+        let what = format!("count is {sent:?}; expected a whole number that is not negative");
+        Error::of(ScimType::InvalidCount, what).into()
+    })
 }
 
 /// What `sortBy` and `sortOrder` say, in the contracts' words (RFC 7644 §3.4.2.3).

@@ -23,11 +23,16 @@ const SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:SearchRequest";
 pub(super) struct Found {
     pub(super) total: u64,
     pub(super) resources: Vec<Value>,
+    /// Where the list goes on; empty where it ends.
+    pub(super) next_cursor: String,
 }
 
 impl Found {
-    pub(super) fn response(self, start_index: u64) -> Value {
-        list::response(self.total, start_index, self.resources)
+    pub(super) fn response(self, asked: &Asked) -> Value {
+        match asked.cursor {
+            Some(_) => list::cursor_response(self.total, self.next_cursor, self.resources),
+            None => list::response(self.total, asked.page.start_index, self.resources),
+        }
     }
 }
 
@@ -38,7 +43,7 @@ pub(super) async fn users(
 ) -> Result<Response, Failure> {
     let asked = Asked::of(&parameters(request, gateway.limits).await?, &USER_TYPE)?;
     let found = super::users::find(&gateway, &client, &asked).await?;
-    Ok(json(StatusCode::OK, &found.response(asked.page.start_index)))
+    Ok(json(StatusCode::OK, &found.response(&asked)))
 }
 
 pub(super) async fn groups(
@@ -48,7 +53,7 @@ pub(super) async fn groups(
 ) -> Result<Response, Failure> {
     let asked = Asked::of(&parameters(request, gateway.limits).await?, &GROUP_TYPE)?;
     let found = super::groups::find(&gateway, &client, &asked).await?;
-    Ok(json(StatusCode::OK, &found.response(asked.page.start_index)))
+    Ok(json(StatusCode::OK, &found.response(&asked)))
 }
 
 /// Users, then groups. A filter or an order that only one of them can have finds that one only.
@@ -58,13 +63,17 @@ pub(super) async fn everything(
     request: Request,
 ) -> Result<Response, Failure> {
     let parameters = parameters(request, gateway.limits).await?;
+    if parameters.contains_key("cursor") {
+        let what = "a list of both types goes on by startIndex; a cursor is for one of them";
+        return Err(Error::of(ScimType::InvalidCursor, what).into());
+    }
     let users = Asked::of(&parameters, &USER_TYPE);
     let groups = Asked::of(&parameters, &GROUP_TYPE);
     let page = match (&users, groups.as_ref()) {
         (Ok(asked), _) | (_, Ok(asked)) => asked.page,
         (Err(_), Err(_)) => Page { start_index: 1, count: None },
     };
-    let count = page.count.unwrap_or(100).min(gateway.limits.max_results);
+    let count = page.count.unwrap_or(super::DEFAULT_RESULTS).min(gateway.limits.max_results);
     let (mut total, mut resources, mut refusals) = (0, Vec::new(), Vec::new());
     match users {
         Ok(asked) => match super::users::find(&gateway, &client, &asked).await {
@@ -95,7 +104,7 @@ pub(super) async fn everything(
     let wrong = refusals.iter().position(|failure| !failure.is_of_the_schema());
     match wrong.or((refusals.len() == 2).then_some(0)) {
         Some(at) => Err(refusals.swap_remove(at)),
-        None => Ok(json(StatusCode::OK, &Found { total, resources }.response(page.start_index))),
+        None => Ok(json(StatusCode::OK, &list::response(total, page.start_index, resources))),
     }
 }
 

@@ -12,6 +12,10 @@ use crate::schema::{
 pub struct Support {
     /// The most resources in a list.
     pub max_results: u64,
+    /// How many resources a list has that does not say, at most.
+    pub default_results: u64,
+    /// How long a cursor is good for, in seconds.
+    pub cursor_seconds: i64,
 }
 
 /// The `ServiceProviderConfig` (RFC 7643 §5).
@@ -25,6 +29,15 @@ pub fn service_provider_config(base_url: &str, support: Support) -> Value {
         "changePassword": {"supported": false},
         "sort": {"supported": true},
         "etag": {"supported": true},
+        // RFC 9865 §4.
+        "pagination": {
+            "cursor": true,
+            "index": true,
+            "defaultPaginationMethod": "index",
+            "defaultPageSize": support.default_results,
+            "maxPageSize": support.max_results,
+            "cursorTimeout": support.cursor_seconds,
+        },
         "authenticationSchemes": [{
             "type": "oauthbearertoken",
             "name": "API key",

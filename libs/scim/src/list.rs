@@ -45,6 +45,22 @@ pub fn response(total: u64, start_index: u64, resources: Vec<Value>) -> Value {
     })
 }
 
+/// A `ListResponse` of a list by cursor (RFC 9865 §2): without `startIndex`, and with `nextCursor`
+/// unless the list ends.
+#[must_use]
+pub fn cursor_response(total: u64, next_cursor: String, resources: Vec<Value>) -> Value {
+    let mut response = json!({
+        "schemas": ["urn:ietf:params:scim:api:messages:2.0:ListResponse"],
+        "totalResults": total,
+        "itemsPerPage": resources.len(),
+        "Resources": resources,
+    });
+    if !next_cursor.is_empty() {
+        response["nextCursor"] = next_cursor.into();
+    }
+    response
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

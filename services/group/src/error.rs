@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use muster_runtime::feed::InvalidPageToken;
 use muster_runtime::grpc::database_status;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -32,9 +33,23 @@ pub enum Error {
     /// Identity could not be asked about members.
     #[error("identity failed: {0}")]
     Identity(Status),
+    /// A page token that is no longer good.
+    #[error("page_token has expired; begin again without it")]
+    PageTokenExpired,
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+}
+
+impl From<InvalidPageToken> for Error {
+    fn from(invalid: InvalidPageToken) -> Self {
+        match invalid {
+            InvalidPageToken::Foreign => {
+                Self::Invalid { field: "page_token", description: invalid.to_string() }
+            }
+            InvalidPageToken::Expired => Self::PageTokenExpired,
+        }
+    }
 }
 
 impl From<Error> for Status {
@@ -63,6 +78,7 @@ impl From<Error> for Status {
             Error::Identity(status) => {
                 Status::new(status.code(), "identity could not be asked about members")
             }
+            Error::PageTokenExpired => Status::failed_precondition(message),
             Error::Database(error) => database_status(&error),
         }
     }

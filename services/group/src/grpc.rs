@@ -18,7 +18,7 @@ use muster_proto::group::v1::{
 use muster_proto::identity::v1::BatchGetUsersRequest;
 use muster_runtime::BoxFuture;
 use muster_runtime::clock;
-use muster_runtime::feed::{Actor, Watch};
+use muster_runtime::feed::{Actor, Page, Place, Watch};
 use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 use tokio_stream::{Stream, StreamExt as _};
@@ -29,9 +29,7 @@ use crate::store::group::{self as store, Failure, Written};
 use crate::store::person::ApplyError;
 use crate::store::{change, list, membership, person};
 use crate::{Error, Groups};
-use field::{
-    PageToken, actor, at_most, group_id, invalid_page_token, organisation_id, page_size, required,
-};
+use field::{actor, at_most, group_id, invalid_page_token, organisation_id, page_size, required};
 
 /// How many users identity is asked about at once.
 const LARGEST_BATCH: usize = 10_000;
@@ -115,44 +113,46 @@ impl GroupService for Groups {
         let request = request.into_inner();
         let organisation = organisation_id(&request.organisation_id)?;
         let with_members = request.view() == GroupView::Full;
-        let token = match request.page_token.as_str() {
-            "" => None,
-            token => Some(PageToken::decode(token)?),
-        };
+        // A token is for the same question only.
+        let query = format!("{:?} {}", request.filter, request.order_by);
         let ordered = !request.order_by.is_empty();
-        if token.is_some() && ordered {
-            return Err(Error::Invalid {
-                field: "page_token",
-                description: "is for lists by id; with order_by, use skip".into(),
-            }
-            .into());
-        }
-        let (after, resume_token) = token.map(|t| (t.after, t.resume_token)).unzip();
+        let page =
+            self.feed.open_page(organisation, &query, &request.page_token).map_err(Error::from)?;
+        let (after, skipped) = match page.map(|page| page.place) {
+            None => (None, 0),
+            Some(Place::After(id)) => (Some(GroupId::from(id)), 0),
+            Some(Place::Skip(count)) => (None, count),
+        };
+        let skip = skipped + i64::from(request.skip.max(0));
         let listing = list::Listing {
             filter: request.filter,
             order_by: request.order_by,
             after,
-            skip: request.skip.max(0).into(),
+            skip,
             limit: if request.total_only { 0 } else { page_size(request.page_size, 100, 1_000) },
             with_members,
         };
-        let page = self
+        let listed = self
             .database
             .read(organisation, move |c| Box::pin(list::list(c, organisation, listing)))
             .await?;
         // Where the first page began, so that nothing is missed that happened between pages.
-        let resume_token =
-            resume_token.unwrap_or_else(|| self.feed.token(organisation, &page.head));
-        let (next_page_token, resume_token) = match page.groups.last() {
-            Some(last) if page.more && !ordered => {
-                (PageToken { after: group_id(&last.id)?, resume_token }.encode(), String::new())
+        let head = page.map_or(listed.head.position, |page| page.head);
+        let (next_page_token, resume_token) = match listed.groups.last() {
+            Some(last) if listed.more => {
+                let place = if ordered {
+                    Place::Skip(skip + i64::try_from(listed.groups.len()).unwrap_or_default())
+                } else {
+                    Place::After(group_id(&last.id)?.uuid())
+                };
+                (self.feed.page_token(organisation, &query, Page { place, head }), String::new())
             }
-            _ => (String::new(), resume_token),
+            _ => (String::new(), self.feed.token(organisation, head)),
         };
         Ok(Response::new(ListGroupsResponse {
-            groups: page.groups,
+            groups: listed.groups,
             next_page_token,
-            total_size: i32::try_from(page.total).unwrap_or(i32::MAX),
+            total_size: i32::try_from(listed.total).unwrap_or(i32::MAX),
             resume_token,
         }))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use muster_runtime::feed::InvalidPageToken;
 use muster_runtime::grpc::database_status;
 use muster_runtime::id::InvalidId;
 use tonic::{Code, Status};
@@ -46,6 +47,9 @@ pub enum Error {
     /// A secret that is unknown, revoked or expired, or of a suspended organisation.
     #[error("the key is unknown, revoked or expired, or its organisation is suspended")]
     Unauthenticated,
+    /// A page token that is no longer good.
+    #[error("page_token has expired; begin again without it")]
+    PageTokenExpired,
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -62,6 +66,17 @@ impl Error {
 impl From<InvalidId> for Error {
     fn from(_: InvalidId) -> Self {
         Self::Invalid { field: "id", description: "is not a UUID".into() }
+    }
+}
+
+impl From<InvalidPageToken> for Error {
+    fn from(invalid: InvalidPageToken) -> Self {
+        match invalid {
+            InvalidPageToken::Foreign => {
+                Self::Invalid { field: "page_token", description: invalid.to_string() }
+            }
+            InvalidPageToken::Expired => Self::PageTokenExpired,
+        }
     }
 }
 
@@ -94,6 +109,7 @@ impl From<Error> for Status {
                 Status::with_error_details(Code::Aborted, message, info("REVISION_MISMATCH", &[]))
             }
             Error::Unauthenticated => Status::unauthenticated(message),
+            Error::PageTokenExpired => Status::failed_precondition(message),
             Error::Database(error) => database_status(&error),
         }
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::id::OrganisationId;
 
 const VERSION: u8 = 1;
-const MAC_BYTES: usize = 16;
+pub(super) const MAC_BYTES: usize = 16;
 /// Version, organisation, sequence, change id, MAC.
 const BYTES: usize = 1 + 16 + 8 + 16 + MAC_BYTES;
 
@@ -55,7 +55,7 @@ impl TokenKey {
         bytes.extend_from_slice(organisation.uuid().as_bytes());
         bytes.extend_from_slice(&position.sequence.to_be_bytes());
         bytes.extend_from_slice(position.change_id.as_bytes());
-        let mac = self.mac(&bytes).finalize().into_bytes();
+        let mac = self.resume_mac(&bytes).finalize().into_bytes();
         bytes.extend_from_slice(&mac[..MAC_BYTES]);
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -65,7 +65,7 @@ impl TokenKey {
     pub fn open(&self, token: &str) -> Option<(OrganisationId, Position)> {
         let bytes: [u8; BYTES] = URL_SAFE_NO_PAD.decode(token).ok()?.try_into().ok()?;
         let (body, mac) = bytes.split_at(BYTES - MAC_BYTES);
-        self.mac(body).verify_truncated_left(mac).ok()?;
+        self.resume_mac(body).verify_truncated_left(mac).ok()?;
         let (version, body) = body.split_first()?;
         if *version != VERSION {
             return None;
@@ -79,12 +79,20 @@ impl TokenKey {
         ))
     }
 
-    fn mac(&self, body: &[u8]) -> Hmac<Sha256> {
+    fn resume_mac(&self, body: &[u8]) -> Hmac<Sha256> {
+        let mut mac = self.mac(b"resume");
+        mac.update(body);
+        mac
+    }
+
+    /// The beginning of a MAC for one purpose.
+    pub(super) fn mac(&self, purpose: &[u8]) -> Hmac<Sha256> {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.secret).expect("HMAC takes a key of any length");
-        mac.update(self.feed.as_bytes());
-        mac.update(&[0]);
-        mac.update(body);
+        for part in [self.feed.as_bytes(), purpose] {
+            mac.update(part);
+            mac.update(&[0]);
+        }
         mac
     }
 }

@@ -8,7 +8,8 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Change, Head, Position, TokenKey, head};
+use super::{Change, InvalidPageToken, Page, Position, TokenKey, head};
+use crate::clock;
 use crate::grpc::database_status;
 use crate::id::OrganisationId;
 use crate::life::Life;
@@ -82,10 +83,29 @@ impl Feed {
         drop(self.wake.send(organisation));
     }
 
-    /// The token to resume with after `head`.
+    /// The token to resume with after a position.
     #[must_use]
-    pub fn token(&self, organisation: OrganisationId, head: &Head) -> String {
-        self.key.seal(organisation, head.position)
+    pub fn token(&self, organisation: OrganisationId, position: Position) -> String {
+        self.key.seal(organisation, position)
+    }
+
+    /// The token for the next page of a list.
+    #[must_use]
+    pub fn page_token(&self, organisation: OrganisationId, query: &str, page: Page) -> String {
+        self.key.seal_page(organisation, query, page, clock::now())
+    }
+
+    /// Where a list goes on; none for the first page, whose token is empty.
+    pub fn open_page(
+        &self,
+        organisation: OrganisationId,
+        query: &str,
+        token: &str,
+    ) -> Result<Option<Page>, InvalidPageToken> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        self.key.open_page(organisation, query, token, clock::now()).map(Some)
     }
 
     /// Watches until the reader goes away or the process stops.

@@ -1,32 +1,9 @@
 //! The fields of requests, decoded.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use muster_runtime::feed::Actor;
 use muster_runtime::id::{GroupId, OrganisationId};
 
 use crate::Error;
-
-/// Where a page begins, and where to watch from after the last.
-pub(super) struct PageToken {
-    pub(super) after: GroupId,
-    pub(super) resume_token: String,
-}
-
-impl PageToken {
-    pub(super) fn encode(&self) -> String {
-        URL_SAFE_NO_PAD.encode(format!("{}.{}", self.after, self.resume_token))
-    }
-
-    pub(super) fn decode(token: &str) -> Result<Self, Error> {
-        let decode = || {
-            let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
-            let (after, resume_token) = text.split_once('.')?;
-            Some(Self { after: after.parse().ok()?, resume_token: resume_token.to_owned() })
-        };
-        decode().ok_or_else(invalid_page_token)
-    }
-}
 
 pub(super) fn invalid_page_token() -> Error {
     Error::Invalid { field: "page_token", description: "is not one of an earlier answer".into() }
@@ -67,17 +44,6 @@ pub(super) fn required<T>(field: &'static str, value: Option<T>) -> Result<T, Er
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_page_token_reads_back_what_was_written_and_anything_else_is_refused() {
-        let after = GroupId::new();
-        let token = PageToken { after, resume_token: "AbC_-".into() }.encode();
-        let read = PageToken::decode(&token).unwrap();
-        assert_eq!((read.after, read.resume_token.as_str()), (after, "AbC_-"));
-        for token in ["x", "", "bm8uZG90"] {
-            assert!(PageToken::decode(token).is_err(), "{token}");
-        }
-    }
 
     #[test]
     fn a_page_has_its_default_size_and_never_more_than_the_largest() {

@@ -2,8 +2,6 @@
 
 use std::pin::Pin;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use muster_proto::feed::v1::WatchStart;
 use muster_proto::identity::v1::user_service_server::UserService;
 use muster_proto::identity::v1::{
@@ -12,7 +10,7 @@ use muster_proto::identity::v1::{
     ListUsersResponse, Origin, UpdateUserRequest, User, WatchChangesRequest, WatchChangesResponse,
 };
 use muster_runtime::clock;
-use muster_runtime::feed::{Actor, Watch};
+use muster_runtime::feed::{Actor, Page, Place, Watch};
 use muster_runtime::id::{Revision, UserId};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
@@ -90,43 +88,45 @@ impl UserService for Identity {
     ) -> Result<Response<ListUsersResponse>, Status> {
         let request = request.into_inner();
         let organisation = organisation_id(&request.organisation_id)?;
-        let token = match request.page_token.as_str() {
-            "" => None,
-            token => Some(PageToken::decode(token)?),
-        };
-        if token.is_some() && !request.order_by.is_empty() {
-            return Err(Error::Invalid {
-                field: "page_token",
-                description: "is for lists by id; with order_by, use skip".into(),
-            }
-            .into());
-        }
+        // A token is for the same question only.
+        let query = format!("{:?} {}", request.filter, request.order_by);
         let ordered = !request.order_by.is_empty();
-        let (after, resume_token) = token.map(|t| (t.after, t.resume_token)).unzip();
+        let page =
+            self.feed.open_page(organisation, &query, &request.page_token).map_err(Error::from)?;
+        let (after, skipped) = match page.map(|page| page.place) {
+            None => (None, 0),
+            Some(Place::After(id)) => (Some(UserId::from(id)), 0),
+            Some(Place::Skip(count)) => (None, count),
+        };
+        let skip = skipped + i64::from(request.skip.max(0));
         let listing = store::Listing {
             filter: request.filter,
             order_by: request.order_by,
             after,
-            skip: request.skip.max(0).into(),
+            skip,
             limit: if request.total_only { 0 } else { page_size(request.page_size) },
         };
-        let page = self
+        let listed = self
             .database
             .read(organisation, move |c| Box::pin(store::list(c, organisation, listing)))
             .await?;
         // Where the first page began, so that nothing is missed that happened between pages.
-        let resume_token =
-            resume_token.unwrap_or_else(|| self.feed.token(organisation, &page.head));
-        let (next_page_token, resume_token) = match page.users.last() {
-            Some(last) if page.more && !ordered => {
-                (PageToken { after: user_id(&last.id)?, resume_token }.encode(), String::new())
+        let head = page.map_or(listed.head.position, |page| page.head);
+        let (next_page_token, resume_token) = match listed.users.last() {
+            Some(last) if listed.more => {
+                let place = if ordered {
+                    Place::Skip(skip + i64::try_from(listed.users.len()).unwrap_or_default())
+                } else {
+                    Place::After(user_id(&last.id)?.uuid())
+                };
+                (self.feed.page_token(organisation, &query, Page { place, head }), String::new())
             }
-            _ => (String::new(), resume_token),
+            _ => (String::new(), self.feed.token(organisation, head)),
         };
         Ok(Response::new(ListUsersResponse {
-            users: page.users,
+            users: listed.users,
             next_page_token,
-            total_size: i32::try_from(page.total).unwrap_or(i32::MAX),
+            total_size: i32::try_from(listed.total).unwrap_or(i32::MAX),
             resume_token,
         }))
     }
@@ -222,27 +222,6 @@ impl UserService for Identity {
         };
         let changes = changes.iter().map(store::change_message).collect();
         Ok(Response::new(ListChangesResponse { changes, next_page_token }))
-    }
-}
-
-/// Where a page begins, and where to watch from after the last.
-struct PageToken {
-    after: UserId,
-    resume_token: String,
-}
-
-impl PageToken {
-    fn encode(&self) -> String {
-        URL_SAFE_NO_PAD.encode(format!("{}.{}", self.after, self.resume_token))
-    }
-
-    fn decode(token: &str) -> Result<Self, Error> {
-        let decode = || {
-            let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
-            let (after, resume_token) = text.split_once('.')?;
-            Some(Self { after: after.parse().ok()?, resume_token: resume_token.to_owned() })
-        };
-        decode().ok_or_else(invalid_page_token)
     }
 }
 
