@@ -6,6 +6,7 @@
 mod support;
 
 mod architecture;
+mod bulk;
 mod command_line;
 mod feed;
 mod filters;

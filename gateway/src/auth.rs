@@ -35,6 +35,10 @@ impl FromRequestParts<Gateway> for Client {
         parts: &mut request::Parts,
         gateway: &Gateway,
     ) -> Result<Self, Failure> {
+        // An operation of a bulk request, whose client has been authenticated.
+        if let Some(client) = parts.extensions.get::<Self>() {
+            return Ok(client.clone());
+        }
         let secret = secret(&parts.headers).ok_or_else(unauthorized)?.to_owned();
         let mut api_keys = gateway.parts.api_keys.clone();
         let answer = api_keys.authenticate_api_key(AuthenticateApiKeyRequest { secret }).await;

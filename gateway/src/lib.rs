@@ -25,6 +25,10 @@ pub struct Limits {
     pub request_time: Duration,
     /// The most resources in a list.
     pub max_results: u64,
+    /// The most bytes of a bulk request.
+    pub bulk_bytes: usize,
+    /// The most operations of a bulk request.
+    pub bulk_operations: usize,
     /// How long an answer waits for a follower to take a change before the feed brings it.
     pub hand_over_time: Duration,
 }
@@ -36,6 +40,8 @@ impl Default for Limits {
             body_time: Duration::from_secs(30),
             request_time: Duration::from_secs(30),
             max_results: 200,
+            bulk_bytes: 4 * 1024 * 1024,
+            bulk_operations: 1_000,
             hand_over_time: Duration::from_secs(2),
         }
     }

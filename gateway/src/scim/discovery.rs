@@ -22,6 +22,8 @@ pub(super) async fn service_provider_config(
     let support = discovery::Support {
         max_results: gateway.limits.max_results,
         default_results: DEFAULT_RESULTS,
+        bulk_operations: gateway.limits.bulk_operations,
+        bulk_bytes: gateway.limits.bulk_bytes,
         cursor_seconds: PAGE_TOKEN_LIFETIME.whole_seconds(),
     };
     Ok(json(StatusCode::OK, &discovery::service_provider_config(&gateway.scim_url, support)))

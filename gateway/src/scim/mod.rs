@@ -1,5 +1,6 @@
 //! SCIM over HTTP (RFC 7644): one file a resource type, HTTP in, gRPC out.
 
+mod bulk;
 mod discovery;
 mod filter;
 mod groups;
@@ -54,7 +55,7 @@ pub(crate) fn routes() -> Router<Gateway> {
         .route("/Schemas", get(discovery::schemas))
         .route("/Schemas/{id}", get(discovery::schema))
         .route("/Me", any(not_implemented))
-        .route("/Bulk", any(not_implemented))
+        .route("/Bulk", post(bulk::bulk))
         .route("/.search", post(search::everything))
         .route("/Users/.search", post(search::users))
         .route("/Groups/.search", post(search::groups))

@@ -14,6 +14,10 @@ pub struct Support {
     pub max_results: u64,
     /// How many resources a list has that does not say, at most.
     pub default_results: u64,
+    /// The most operations of a bulk request.
+    pub bulk_operations: usize,
+    /// The most bytes of a bulk request.
+    pub bulk_bytes: usize,
     /// How long a cursor is good for, in seconds.
     pub cursor_seconds: i64,
 }
@@ -24,7 +28,11 @@ pub fn service_provider_config(base_url: &str, support: Support) -> Value {
     json!({
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"],
         "patch": {"supported": true},
-        "bulk": {"supported": false, "maxOperations": 0, "maxPayloadSize": 0},
+        "bulk": {
+            "supported": true,
+            "maxOperations": support.bulk_operations,
+            "maxPayloadSize": support.bulk_bytes,
+        },
         "filter": {"supported": true, "maxResults": support.max_results},
         "changePassword": {"supported": false},
         "sort": {"supported": true},

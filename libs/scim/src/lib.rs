@@ -3,6 +3,7 @@
 //! A resource is a JSON object in canonical form: attributes spelt as the schema spells them,
 //! extensions under their URN, what is unassigned absent (no nulls, no empty arrays).
 
+pub mod bulk;
 pub mod caseless;
 pub mod discovery;
 pub mod error;
