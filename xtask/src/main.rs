@@ -1,6 +1,7 @@
 //! What a developer runs: `cargo xtask test` and `cargo xtask sqlx`.
 
 mod statements;
+mod tester;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
 fn test() -> anyhow::Result<()> {
     tools::ensure_postgres()?;
     let buf = tools::ensure_buf()?;
+    let scim2 = tools::ensure_scim2()?;
     step("rustfmt", cargo(&["fmt", "--all", "--check"]))?;
     step(
         "clippy",
@@ -42,6 +44,7 @@ fn test() -> anyhow::Result<()> {
     step("buf breaking", in_proto(&buf, &["breaking", "--against", "base.binpb"]))?;
     step("build", cargo(&["build", "--locked"]))?;
     timed("SQL against the tables", statements::check)?;
+    timed("scim2-tester", || tester::run(&scim2))?;
     step("tests", cargo(&["test", "--workspace", "--locked"]))
 }
 

@@ -43,6 +43,28 @@ pub(crate) fn ensure_buf() -> anyhow::Result<PathBuf> {
     Ok(buf)
 }
 
+/// Installs scim2-tester by pip below `target/`, and returns the path of its command.
+pub(crate) fn ensure_scim2() -> anyhow::Result<PathBuf> {
+    const PACKAGES: [&str; 4] =
+        ["scim2-cli==0.6.0", "scim2-tester==0.5.2", "scim2-client==0.13.2", "scim2-models==0.12.3"];
+    let folder = root().join("target/tools/scim2");
+    let scim2 = folder.join("bin/scim2");
+    if scim2.exists() {
+        return Ok(scim2);
+    }
+    if !is_there("python3", &["-m", "venv", "--help"]) {
+        bail!(
+            "Python's venv is missing, into which scim2-tester is installed: install python3-venv"
+        );
+    }
+    println!("── Installing scim2-tester by pip into target/tools/scim2, for the SCIM protocol");
+    run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    run(Command::new(folder.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check", "httpx"])
+        .args(PACKAGES))?;
+    Ok(scim2)
+}
+
 fn is_there(program: &str, args: &[&str]) -> bool {
     Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
 }

@@ -261,7 +261,7 @@ fn render(gateway: &Gateway, projection: &Projection, group: Group) -> Value {
     if !group.member_ids.is_empty() {
         let members = group.member_ids.into_iter().map(|id| {
             let location = format!("{scim_url}{}/{id}", USER_TYPE.endpoint);
-            value!({"value": id, "$ref": location})
+            value!({"value": id, "$ref": location, "type": "User"})
         });
         document.insert("members".into(), members.collect());
     }
