@@ -49,6 +49,18 @@ pub enum Filter {
     },
 }
 
+impl Filter {
+    /// How many comparisons it makes at most.
+    #[must_use]
+    pub fn comparisons(&self) -> usize {
+        match self {
+            Self::And(filters) | Self::Or(filters) => filters.iter().map(Self::comparisons).sum(),
+            Self::Not(filter) | Self::Values { filter, .. } => filter.comparisons(),
+            Self::Present(_) | Self::Compare { .. } => 1,
+        }
+    }
+}
+
 /// How an attribute is compared (RFC 7644 §3.4.2.2, table 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {

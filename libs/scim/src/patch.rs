@@ -2,7 +2,7 @@
 
 mod target;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -14,6 +14,9 @@ use crate::{Error, Object, ScimType};
 
 /// The most operations of one request.
 pub const MOST_OPERATIONS: usize = 1_000;
+
+/// The most comparisons with values that the operations of one request may make together.
+const MOST_COMPARISONS: usize = 200_000;
 
 /// The schema of a PATCH body.
 pub const SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
@@ -123,183 +126,211 @@ pub fn apply(
     operations: Vec<Operation>,
     resource_type: &'static ResourceType,
 ) -> Result<(), Error> {
-    let mut patched = document.clone();
+    let mut patch = Patch { document: document.clone(), resource_type, comparisons: 0 };
     for operation in operations {
-        apply_one(&mut patched, operation, resource_type)?;
+        patch.apply(operation)?;
     }
-    *document = patched;
+    *document = patch.document;
     Ok(())
 }
 
-fn apply_one(
-    document: &mut Object,
-    operation: Operation,
+/// A PATCH under way.
+struct Patch {
+    document: Object,
     resource_type: &'static ResourceType,
-) -> Result<(), Error> {
-    let Operation { kind, path, value } = operation;
-    let value = value.unwrap_or(Value::Null);
-    let Some(path) = path else {
-        return match (kind, value) {
-            (Kind::Remove, _) => Err(Error::of(
-                ScimType::NoTarget,
-                "a remove without a path names nothing; send the path of what to remove",
-            )),
-            (_, Value::Object(values)) => set_each(document, kind, values, resource_type),
-            (_, other) => Err(Error::of(
-                ScimType::InvalidValue,
-                format!(
-                    "a {} without a path has {} as its value; expected an object of attributes",
-                    name_of(kind),
-                    kind_of(&other)
-                ),
-            )),
+    /// How many comparisons with values there have been.
+    comparisons: usize,
+}
+
+impl Patch {
+    fn apply(&mut self, operation: Operation) -> Result<(), Error> {
+        let Operation { kind, path, value } = operation;
+        let value = value.unwrap_or(Value::Null);
+        let Some(path) = path else {
+            return match (kind, value) {
+                (Kind::Remove, _) => Err(Error::of(
+                    ScimType::NoTarget,
+                    "a remove without a path names nothing; send the path of what to remove",
+                )),
+                (_, Value::Object(values)) => self.set_each(kind, values),
+                (_, other) => Err(Error::of(
+                    ScimType::InvalidValue,
+                    format!(
+                        "a {} without a path has {} as its value; expected an object of attributes",
+                        name_of(kind),
+                        kind_of(&other)
+                    ),
+                )),
+            };
         };
-    };
-    let (path, filter) = match PatchPath::parse(&path, resource_type)? {
-        PatchPath::Extension(extension) if kind == Kind::Remove => {
-            document.remove(extension.id);
+        let (path, filter) = match PatchPath::parse(&path, self.resource_type)? {
+            PatchPath::Extension(extension) if kind == Kind::Remove => {
+                self.document.remove(extension.id);
+                return Ok(());
+            }
+            PatchPath::Extension(extension) => return self.set_extension(kind, extension, value),
+            PatchPath::Attribute(path) => (path, None),
+            PatchPath::Values { path, filter } => (path, Some(filter)),
+        };
+        if path.attribute.name == "password" {
             return Ok(());
         }
-        PatchPath::Extension(extension) => return set_extension(document, kind, extension, value),
-        PatchPath::Attribute(path) => (path, None),
-        PatchPath::Values { path, filter } => (path, Some(filter)),
-    };
-    if path.attribute.name == "password" {
-        return Ok(());
-    }
-    if !is_written(path.attribute) || path.target().mutability == Mutability::ReadOnly {
-        return Err(Error::of(
-            ScimType::Mutability,
-            format!("{path} is read-only: the service says what it is"),
-        ));
-    }
-    if kind == Kind::Remove && path.attribute.required && path.sub_attribute.is_none() {
-        return Err(Error::of(
-            ScimType::Mutability,
-            format!("{path} cannot be removed: every {} has one", resource_type.name),
-        ));
-    }
-    set(document, kind, &path, filter.as_ref(), value)
-}
-
-/// A value without a path: its keys are attribute names, dotted names, URN paths or the URNs of
-/// extensions. What is read-only or declared by no schema is ignored there.
-fn set_each(
-    document: &mut Object,
-    kind: Kind,
-    values: Object,
-    resource_type: &'static ResourceType,
-) -> Result<(), Error> {
-    for (key, value) in values {
-        if let Some(extension) = resource_type.extension(&key) {
-            set_extension(document, kind, extension, value)?;
-        } else if let Some(path) = AttributePath::resolve(&key, resource_type)
-            && is_written(path.attribute)
-            && path.target().mutability != Mutability::ReadOnly
-        {
-            set(document, kind, &path, None, value)?;
+        if !is_written(path.attribute) || path.target().mutability == Mutability::ReadOnly {
+            return Err(Error::of(
+                ScimType::Mutability,
+                format!("{path} is read-only: the service says what it is"),
+            ));
         }
-    }
-    Ok(())
-}
-
-fn set_extension(
-    document: &mut Object,
-    kind: Kind,
-    extension: &'static Schema,
-    value: Value,
-) -> Result<(), Error> {
-    match value {
-        Value::Null => {
-            document.remove(extension.id);
-            Ok(())
+        if kind == Kind::Remove && path.attribute.required && path.sub_attribute.is_none() {
+            return Err(Error::of(
+                ScimType::Mutability,
+                format!("{path} cannot be removed: every {} has one", self.resource_type.name),
+            ));
         }
-        Value::Object(values) => {
-            for (key, value) in values {
-                if let Some(attribute) = extension.attribute(&key)
-                    && is_written(attribute)
-                {
-                    let path = AttributePath {
-                        extension: Some(extension),
-                        attribute,
-                        sub_attribute: None,
-                    };
-                    set(document, kind, &path, None, value)?;
+        self.set(kind, &path, filter.as_ref(), value)
+    }
+
+    /// A value without a path: its keys are attribute names, dotted names, URN paths or the URNs of
+    /// extensions. What is read-only or declared by no schema is ignored there.
+    fn set_each(&mut self, kind: Kind, values: Object) -> Result<(), Error> {
+        for (key, value) in values {
+            if let Some(extension) = self.resource_type.extension(&key) {
+                self.set_extension(kind, extension, value)?;
+            } else if let Some(path) = AttributePath::resolve(&key, self.resource_type)
+                && is_written(path.attribute)
+                && path.target().mutability != Mutability::ReadOnly
+            {
+                self.set(kind, &path, None, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_extension(
+        &mut self,
+        kind: Kind,
+        extension: &'static Schema,
+        value: Value,
+    ) -> Result<(), Error> {
+        match value {
+            Value::Null => {
+                self.document.remove(extension.id);
+                Ok(())
+            }
+            Value::Object(values) => {
+                for (key, value) in values {
+                    if let Some(attribute) = extension.attribute(&key)
+                        && is_written(attribute)
+                    {
+                        let path = AttributePath {
+                            extension: Some(extension),
+                            attribute,
+                            sub_attribute: None,
+                        };
+                        self.set(kind, &path, None, value)?;
+                    }
                 }
+                Ok(())
             }
-            Ok(())
+            other => Err(Error::of(
+                ScimType::InvalidValue,
+                format!("{} is {}; expected an object", extension.id, kind_of(&other)),
+            )),
         }
-        other => Err(Error::of(
-            ScimType::InvalidValue,
-            format!("{} is {}; expected an object", extension.id, kind_of(&other)),
-        )),
     }
-}
 
-fn set(
-    document: &mut Object,
-    kind: Kind,
-    path: &AttributePath,
-    filter: Option<&Filter>,
-    value: Value,
-) -> Result<(), Error> {
-    let attribute = path.attribute;
-    let current = target::take(document, path.extension, attribute);
-    let new = match (attribute.multi_valued, path.sub_attribute) {
-        (true, _) => {
-            let values = match current {
-                Some(Value::Array(values)) => values,
-                _ => Vec::new(),
-            };
-            let values = set_values(values, kind, path, filter, value)?;
-            if values.len() > MOST_VALUES {
-                return Err(Error::of(
-                    ScimType::InvalidValue,
-                    format!("{path} would have {} values; at most {MOST_VALUES}", values.len()),
-                ));
+    fn set(
+        &mut self,
+        kind: Kind,
+        path: &AttributePath,
+        filter: Option<&Filter>,
+        value: Value,
+    ) -> Result<(), Error> {
+        let attribute = path.attribute;
+        let current = target::take(&mut self.document, path.extension, attribute);
+        let new = match (attribute.multi_valued, path.sub_attribute) {
+            (true, _) => {
+                let values = match current {
+                    Some(Value::Array(values)) => values,
+                    _ => Vec::new(),
+                };
+                self.compared(values.len(), filter)?;
+                let values = set_values(values, kind, path, filter, value)?;
+                if values.len() > MOST_VALUES {
+                    return Err(Error::of(
+                        ScimType::InvalidValue,
+                        format!("{path} would have {} values; at most {MOST_VALUES}", values.len()),
+                    ));
+                }
+                (!values.is_empty()).then_some(Value::Array(values))
             }
-            (!values.is_empty()).then_some(Value::Array(values))
-        }
-        (false, Some(part)) => {
-            let mut whole = match current {
-                Some(Value::Object(whole)) => whole,
-                _ => Object::new(),
-            };
-            set_part(&mut whole, kind, part, value, &path.to_string())?;
-            (!whole.is_empty()).then_some(Value::Object(whole))
-        }
-        (false, None) if kind == Kind::Remove => None,
-        (false, None) => match value {
-            // Parts that are not named stay (§3.5.2.3); one that is null is unassigned.
-            Value::Object(parts) if attribute.kind == Type::Complex => {
+            (false, Some(part)) => {
                 let mut whole = match current {
                     Some(Value::Object(whole)) => whole,
                     _ => Object::new(),
                 };
-                for (key, value) in parts {
-                    if let Some(part) = attribute.sub_attribute(&key)
-                        && is_written(part)
-                        // It follows from `value`; the server says what it is.
-                        && part.name != "$ref"
-                    {
-                        set_part(&mut whole, kind, part, value, &format!("{path}.{}", part.name))?;
-                    }
-                }
+                set_part(&mut whole, kind, part, value, &path.to_string())?;
                 (!whole.is_empty()).then_some(Value::Object(whole))
             }
-            value => normalise(attribute, value, &path.to_string())?,
-        },
+            (false, None) if kind == Kind::Remove => None,
+            (false, None) => match value {
+                Value::Object(parts) if attribute.kind == Type::Complex => {
+                    set_parts(current, kind, parts, path)?
+                }
+                value => normalise(attribute, value, &path.to_string())?,
+            },
+        };
+        if new.is_none() && attribute.required && kind != Kind::Remove {
+            return Err(Error::of(
+                ScimType::InvalidValue,
+                format!("{path} would have no value; every resource has one"),
+            ));
+        }
+        if let Some(new) = new {
+            target::put(&mut self.document, path.extension, attribute, new);
+        }
+        Ok(())
+    }
+
+    /// Counts what an operation is about to compare: many operations, each with a long filter on
+    /// many values, would multiply.
+    fn compared(&mut self, values: usize, filter: Option<&Filter>) -> Result<(), Error> {
+        self.comparisons += values * filter.map_or(1, Filter::comparisons);
+        if self.comparisons > MOST_COMPARISONS {
+            return Err(Error::new(
+                413,
+                format!(
+                    "the operations make more than {MOST_COMPARISONS} comparisons with values; \
+                     send fewer at once"
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A complex value whose parts are set: those that are not named stay (§3.5.2.3), one that is null
+/// is unassigned.
+fn set_parts(
+    current: Option<Value>,
+    kind: Kind,
+    parts: Object,
+    path: &AttributePath,
+) -> Result<Option<Value>, Error> {
+    let mut whole = match current {
+        Some(Value::Object(whole)) => whole,
+        _ => Object::new(),
     };
-    if new.is_none() && attribute.required && kind != Kind::Remove {
-        return Err(Error::of(
-            ScimType::InvalidValue,
-            format!("{path} would have no value; every resource has one"),
-        ));
+    for (key, value) in parts {
+        if let Some(part) = path.attribute.sub_attribute(&key)
+            && is_written(part)
+            // It follows from `value`; the server says what it is.
+            && part.name != "$ref"
+        {
+            set_part(&mut whole, kind, part, value, &format!("{path}.{}", part.name))?;
+        }
     }
-    if let Some(new) = new {
-        target::put(document, path.extension, attribute, new);
-    }
-    Ok(())
+    Ok((!whole.is_empty()).then_some(Value::Object(whole)))
 }
 
 fn set_part(
@@ -373,21 +404,38 @@ fn set_values(
             };
             match filter {
                 None if kind == Kind::Replace => Ok(new),
-                None => {
-                    let (mut values, mut changed) = (values, Vec::new());
-                    let mut known: BTreeSet<String> = values.iter().map(identity_of).collect();
-                    for value in new {
-                        if known.insert(identity_of(&value)) {
-                            changed.push(values.len());
-                            values.push(value);
-                        }
-                    }
-                    one_primary(values, &changed, &at)
-                }
+                None => add_values(values, new, path.attribute, &at),
                 Some(filter) => set_matching(values, kind, filter, new, &at),
             }
         }
     }
+}
+
+/// Adds values. One that is there already, by its value and type, takes what else is said of it
+/// (§3.5.2.1: adding a value that is there changes nothing).
+fn add_values(
+    mut values: Vec<Value>,
+    new: Vec<Value>,
+    attribute: &Attribute,
+    at: &str,
+) -> Result<Vec<Value>, Error> {
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for (place, value) in values.iter().enumerate() {
+        places.entry(identity_of(value, attribute)).or_insert(place);
+    }
+    let mut changed = Vec::new();
+    for value in new {
+        let place = *places.entry(identity_of(&value, attribute)).or_insert(values.len());
+        match (values.get_mut(place), value) {
+            (Some(Value::Object(whole)), Value::Object(parts)) => whole.extend(parts),
+            (Some(_), _) => continue,
+            (None, value) => values.push(value),
+        }
+        if !changed.contains(&place) {
+            changed.push(place);
+        }
+    }
+    one_primary(values, &changed, at)
 }
 
 /// `emails[type eq "work"]` set as a whole.
@@ -414,6 +462,10 @@ fn set_matching(
         }
     }
     if changed.is_empty() {
+        // What is to be replaced must be there (§3.5.2.3).
+        if kind == Kind::Replace {
+            return Err(no_target(at));
+        }
         let mut whole = described(Some(filter), at)?;
         if let Value::Object(parts) = new {
             whole.extend(parts);
@@ -429,7 +481,8 @@ fn matches_in(filter: Option<&Filter>, whole: &Object) -> bool {
 }
 
 /// The value that a filter describes where none meets it: `emails[type eq "work"]` is a work
-/// address (Entra ID sets one so that is not there). A filter that describes none is `noTarget`.
+/// address (Entra ID sets one so that is not there). A filter that describes none, or that asks for
+/// one by its `value`, is `noTarget`.
 fn described(filter: Option<&Filter>, at: &str) -> Result<Object, Error> {
     fn collect(filter: &Filter, whole: &mut Object) -> bool {
         match filter {
@@ -440,20 +493,22 @@ fn described(filter: Option<&Filter>, at: &str) -> Result<Object, Error> {
                     Operand::Boolean(value) => (*value).into(),
                     _ => return false,
                 };
-                let absent = whole.insert(path.attribute.name.to_owned(), value).is_none();
-                absent && path.attribute.kind != crate::schema::Type::Complex
+                let name = path.attribute.name;
+                name != "value" && whole.insert(name.to_owned(), value).is_none()
             }
             _ => false,
         }
     }
     let mut whole = Object::new();
     match filter {
-        Some(filter) if !collect(filter, &mut whole) => Err(Error::of(
-            ScimType::NoTarget,
-            format!("no value of {at} meets the filter in the path"),
-        )),
+        Some(filter) if !collect(filter, &mut whole) => Err(no_target(at)),
         _ => Ok(whole),
     }
+}
+
+fn no_target(at: &str) -> Error {
+    let what = format!("no value of {at} meets the filter in the path; add the value instead");
+    Error::of(ScimType::NoTarget, what)
 }
 
 /// A value that is made primary takes it from the others (§3.5.2).
@@ -486,11 +541,20 @@ fn same(named: &Value, value: &Value) -> bool {
     }
 }
 
-/// What values are told apart by: text ignores case.
-fn identity_of(value: &Value) -> String {
-    match value {
-        Value::String(text) => crate::caseless::key(text),
-        other => other.to_string(),
+/// What values are told apart by: their value and type, without regard to case where the schema
+/// disregards it.
+fn identity_of(value: &Value, attribute: &Attribute) -> String {
+    let key = |text: &str, exact: bool| {
+        if exact { text.to_owned() } else { crate::caseless::key(text) }
+    };
+    match (value, value.get("value")) {
+        (Value::String(text), _) => key(text, attribute.case_exact),
+        (_, Some(Value::String(text))) => {
+            let exact = attribute.sub_attribute("value").is_some_and(|part| part.case_exact);
+            let kind = value.get("type").and_then(Value::as_str).map(crate::caseless::key);
+            format!("{} {:?}", key(text, exact), kind)
+        }
+        _ => value.to_string(),
     }
 }
 

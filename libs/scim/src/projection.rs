@@ -40,9 +40,17 @@ impl Projection {
         excluded: Option<&str>,
         resource_type: &'static ResourceType,
     ) -> Result<Self, Error> {
+        // Each once: what an answer costs must not grow with what a client repeats.
         let select = |names: &str| {
-            let names = names.split(',').map(str::trim);
-            names.filter_map(|name| Selected::resolve(name, resource_type)).collect()
+            let mut selected = Vec::new();
+            for name in names.split(',').map(str::trim) {
+                if let Some(one) = Selected::resolve(name, resource_type)
+                    && !selected.contains(&one)
+                {
+                    selected.push(one);
+                }
+            }
+            selected
         };
         let given = |names: Option<&'_ str>| names.is_some_and(|names| !names.trim().is_empty());
         let choice = match (attributes, excluded) {

@@ -86,6 +86,31 @@ fn an_address_is_set_by_its_type_and_added_where_there_is_none() {
 }
 
 #[test]
+fn what_is_to_be_replaced_must_be_there_as_section_3_5_2_3_says() {
+    for operation in [
+        json!({"op": "replace", "path": "emails[type eq \"fax\"]", "value": {"value": "x@x.example"}}),
+        json!({"op": "replace", "path": "emails[value eq \"no@x.example\"].display", "value": "x"}),
+    ] {
+        assert_eq!(refused(json!([operation])), ScimType::NoTarget);
+    }
+    let path = "emails[type eq \"fax\"]";
+    let operation = json!({"op": "add", "path": path, "value": {"value": "x@x.example"}});
+    assert_eq!(at("/emails/2", operation), json!({"type": "fax", "value": "x@x.example"}));
+}
+
+#[test]
+fn a_value_that_is_there_takes_what_else_is_said_of_it() {
+    let home = json!({"value": "ANN@y.example", "type": "Home", "primary": true});
+    let user = patched(json!([{"op": "add", "path": "emails", "value": [home]}])).unwrap();
+    let work = json!({"value": "ann@x.example", "type": "work", "primary": false});
+    assert_eq!(user["emails"], json!([work, home]));
+    // Of another type it is another.
+    let other = json!({"value": "ann@y.example", "type": "other"});
+    let operation = json!({"op": "add", "path": "emails", "value": [other, other]});
+    assert_eq!(at("/emails", operation).as_array().unwrap().len(), 3);
+}
+
+#[test]
 fn add_appends_without_duplicates_and_replace_replaces_all() {
     let work = json!({"value": "ann@y.example", "type": "home"});
     let operation = json!({"op": "add", "path": "emails", "value": [work]});
@@ -267,6 +292,18 @@ fn what_is_wrong_is_refused_with_its_keyword_and_nothing_is_done() {
 #[test]
 fn a_thousand_operations_are_the_most() {
     let operations = vec![json!({"op": "remove", "path": "title"}); MOST_OPERATIONS + 1];
+    assert_eq!(patched(json!(operations)).unwrap_err().status, 413);
+}
+
+#[test]
+fn operations_filters_and_values_do_not_multiply() {
+    let emails: Vec<Value> = (0..900).map(|n| json!({"value": format!("{n}@x.example")})).collect();
+    let filter = vec!["value eq \"x\""; crate::filter::MOST_NODES].join(" or ");
+    let remove = json!({"op": "remove", "path": format!("emails[{filter}]")});
+    let mut operations = vec![json!({"op": "add", "path": "emails", "value": emails})];
+    operations.resize(2, remove.clone());
+    assert!(patched(json!(operations)).is_ok());
+    operations.resize(MOST_OPERATIONS, remove);
     assert_eq!(patched(json!(operations)).unwrap_err().status, 413);
 }
 
