@@ -10,7 +10,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
-use crate::support::system::together;
+use crate::support::system::{run_sql, together};
 
 const MUSTER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
 const ENTERPRISE: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
@@ -93,6 +93,16 @@ fn leaf() -> impl Strategy<Value = String> {
         "active eq true",
         "active eq false",
         "active ne true",
+        "meta.version eq \"W/\\\"1\\\"\"",
+        "meta.version ne \"W/\\\"2\\\"\"",
+        "meta.resourceType sw \"us\"",
+        "meta.resourceType co \"group\"",
+        "meta pr",
+        "schemas co \"enterprise\"",
+        "schemas pr",
+        "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:manager.displayName pr",
+        "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:manager pr",
+        "urn:learnerbly:params:scim:schemas:2.0:User:customField1 eq null",
         "meta.resourceType eq \"User\"",
         "meta.created gt \"2020-01-01T00:00:00Z\"",
         "meta.lastModified lt \"2020-01-01T00:00:00Z\"",
@@ -203,6 +213,7 @@ async fn filters_on_groups_memberships_and_approvers_are_answered_by_those_who_o
         assert_eq!(client.post("/Groups", &group).await.unwrap().status, 201);
     }
     let groups = found(&client, "/Groups", None).await;
+    let all = found(&client, "/Users", None).await;
     let sales = groups[0]["id"].as_str().unwrap().to_owned();
     for text in [
         format!("members eq \"{}\"", users[0]),
@@ -214,11 +225,37 @@ async fn filters_on_groups_memberships_and_approvers_are_answered_by_those_who_o
         "displayName sw \"sales\"".to_owned(),
         "displayName co \"EMEA\"".to_owned(),
         "displayName gt \"sales\"".to_owned(),
+        format!("members[value eq \"{}\" and type eq \"User\"]", users[0]),
+        format!("members[value eq \"{}\" or value eq \"{}\"]", users[0], users[2]),
+        format!("members[value eq \"{}\" and value eq \"{}\"]", users[0], users[1]),
+        format!("members[not (value eq \"{}\")]", users[0]),
+        format!("members.$ref eq \"{}\"", all[0]["meta"]["location"].as_str().unwrap()),
+        "members.type eq \"user\"".to_owned(),
+        "members.type eq \"Group\"".to_owned(),
+        "members[type eq \"Group\"]".to_owned(),
+        "members eq null".to_owned(),
+        "members.value co \"-\"".to_owned(),
+        format!("meta.location eq \"{}\"", groups[0]["meta"]["location"].as_str().unwrap()),
+        "meta.version eq \"W/\\\"1\\\"\"".to_owned(),
     ] {
         agrees(&client, &groups, &text, &GROUP_TYPE).await;
     }
-    let all = found(&client, "/Users", None).await;
     for text in [
+        "groups pr".to_owned(),
+        "groups eq null".to_owned(),
+        format!("groups ne \"{sales}\""),
+        "groups.display sw \"sales\"".to_owned(),
+        "groups.display ne \"Sales\"".to_owned(),
+        "groups[display co \"emea\" or display eq \"nothing\"]".to_owned(),
+        "groups[not (display eq \"sales\")]".to_owned(),
+        "groups.type eq \"direct\"".to_owned(),
+        "groups.type eq \"indirect\"".to_owned(),
+        format!("groups.$ref eq \"{}\"", groups[0]["meta"]["location"].as_str().unwrap()),
+        format!("{MUSTER}:approvers pr"),
+        format!("not ({MUSTER}:approvers pr)"),
+        format!("{MUSTER}:approvers co \"BO\""),
+        format!("{MUSTER}:approvers ne \"bo@a.example\""),
+        format!("{MUSTER}:approvers[value sw \"bo\" and value ew \".example\"]"),
         format!("groups eq \"{sales}\""),
         format!("groups.value eq \"{sales}\" and userName ne \"bo\""),
         "groups.display eq \"sales emea\"".to_owned(),
@@ -235,9 +272,8 @@ async fn a_filter_that_cannot_be_answered_is_refused_and_never_all_rows() {
     let client = together().tenant().await.client;
     client.post("/Users", &json!({"userName": "ann"})).await.unwrap();
     for text in [
-        "groups co \"x\"",
-        "groups pr",
-        "meta.version eq \"W/\\\"1\\\"\"",
+        "meta.location co \"x\"",
+        "meta.version gt \"W/\\\"1\\\"\"",
         "userName",
         "userName eq",
         "nothing eq 1",
@@ -248,4 +284,69 @@ async fn a_filter_that_cannot_be_answered_is_refused_and_never_all_rows() {
         assert_eq!(answer.status, 400, "{text}: {}", answer.text);
         assert_eq!(answer.at("/scimType"), "invalidFilter", "{text}");
     }
+}
+
+/// Five thousand users, straight into the table, and the planner's statistics of them.
+fn crowd(organisation: &str) {
+    run_sql(
+        &together().database_url("postgres"),
+        &format!(
+            r#"INSERT INTO identity.users
+                      (organisation_id, user_id, revision, created_at, updated_at, origin, active,
+                       user_name_key, primary_email_key, external_id, display_name_key, document,
+                       search)
+               SELECT '{organisation}', gen_random_uuid(), 1, now(),
+                      '2020-01-01'::timestamptz + n * interval '1 hour', 1, n % 100 > 0,
+                      'name' || n, 'mail' || n, 'x' || n, 'd' || n,
+                      jsonb_build_object('active', n % 100 > 0),
+                      jsonb_build_object('content_region', CASE WHEN n % 100 = 0 THEN 'gb' ELSE 'qq' END,
+                          'custom_field_1', 'a' || n, 'custom_field_2', 'b' || n, 'custom_field_3', 'c' || n)
+                 FROM generate_series(1, 5000) AS n;
+               ANALYZE identity.users"#
+        ),
+    );
+}
+
+/// The plan of a list with a filter, as the service's own role gets it.
+async fn plan(organisation: &str, condition: &str) -> String {
+    use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+    let url = together().database_url("muster_identity");
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let set = format!("SELECT set_config('muster.organisation_id', '{organisation}', false)");
+    sqlx::query(AssertSqlSafe(set)).execute(&mut connection).await.unwrap();
+    let explain = format!(
+        "EXPLAIN SELECT count(*) FROM identity.users AS u
+          WHERE u.organisation_id = '{organisation}' AND {condition}"
+    );
+    let rows = sqlx::query(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+    rows.iter().map(|row| row.get::<String, _>(0) + "\n").collect()
+}
+
+/// The conditions are those that `services/identity/src/store/user/filter.rs` writes.
+#[tokio::test]
+async fn what_clients_look_up_by_has_an_index_under_row_level_security() {
+    let tenant = together().tenant().await;
+    crowd(&tenant.id);
+    for (column, condition, index) in [
+        ("user_name_key", "= 'name7'", "users_user_name"),
+        ("user_name_key", "^@ 'name77'", "users_user_name"),
+        ("primary_email_key", "= 'mail7'", "users_primary_email"),
+        ("external_id", "= 'x7'", "users_external_id"),
+        ("display_name_key", "= 'd7'", "users_display_name"),
+        ("updated_at", ">= '2020-07-25T00:00:00Z'", "users_updated_at"),
+        ("content_region", "= 'gb'", "users_content_region"),
+        ("custom_field_1_key", "= 'a7'", "users_custom_field_1"),
+        ("custom_field_2_key", "= 'b7'", "users_custom_field_2"),
+        ("custom_field_3_key", "= 'c7'", "users_custom_field_3"),
+        ("user_id", "= 'a0000000-0000-0000-0000-000000000000'", "users_pkey"),
+    ] {
+        let condition = format!("(u.{column} IS NOT NULL AND u.{column} {condition})");
+        let plan = plan(&tenant.id, &condition).await;
+        let (_, after) = plan.split_once(index).unwrap_or_else(|| panic!("{condition}:\n{plan}"));
+        let used = after.lines().find(|line| line.contains("Index Cond")).unwrap_or_default();
+        assert!(used.contains(column), "{condition}:\n{plan}");
+    }
+    let inactive = "(NOT u.active AND coalesce((u.document->>'active')::boolean = false, false))";
+    let plan = plan(&tenant.id, inactive).await;
+    assert!(plan.contains("users_inactive"), "{plan}");
 }

@@ -1,25 +1,23 @@
 //! Filters on their way to the service that owns the attributes. A leaf that another service owns
 //! is answered by that service as a set of ids, and put in its place.
 
+mod foreign;
+
 use std::collections::BTreeMap;
 
-use muster_proto::approver::v1::BatchListApproveesRequest;
 use muster_proto::filter::v1::comparison::Operand as Value;
 use muster_proto::filter::v1::filter::Kind;
 use muster_proto::filter::v1::{self as proto, Filter as Message};
-use muster_proto::group::v1::{ListGroupsRequest, ListMembersRequest};
-use muster_proto::identity::v1::ListUsersRequest;
 use muster_runtime::feed::timestamp;
-use muster_scim::filter::{Filter, Operand, Operator};
+use muster_scim::filter::{Filter, Operand, Operator, matches};
 use muster_scim::path::AttributePath;
-use muster_scim::schema::{ENTERPRISE_USER, MUSTER_USER, ResourceType};
-use muster_scim::{Error, ScimType};
+use muster_scim::schema::{ENTERPRISE_USER, MUSTER_USER, ResourceType, USER_TYPE};
+use muster_scim::{Error, Object, ScimType};
+use serde_json::json;
 
+use super::version;
 use crate::Gateway;
 use crate::failure::Failure;
-
-/// The most ids that a leaf of another service may stand for.
-const MOST_IDS: usize = 10_000;
 
 /// The typed expression of a filter on resources of a type.
 pub(super) async fn to_proto(
@@ -28,109 +26,34 @@ pub(super) async fn to_proto(
     filter: &Filter,
     resource_type: &'static ResourceType,
 ) -> Result<Message, Failure> {
+    let filter = simple(filter.clone());
     let mut foreign = BTreeMap::new();
-    let mut leaves = Vec::new();
-    collect_foreign(filter, &mut leaves);
-    for leaf in leaves {
-        let ids = resolve(gateway, organisation, leaf).await?;
+    for leaf in foreign::leaves(&filter) {
+        let ids = foreign::resolve(gateway, organisation, leaf).await?;
         foreign.insert(leaf.to_string(), ids);
     }
     let scim_url = &gateway.scim_url;
-    Ok(Translation { foreign, resource_type, scim_url }.filter(filter)?)
+    Ok(Translation { foreign, resource_type, scim_url }.filter(&filter)?)
 }
 
-/// Leaves about a user that identity does not own.
-fn collect_foreign<'f>(filter: &'f Filter, leaves: &mut Vec<&'f Filter>) {
+/// The same filter by fewer kinds of leaves: without `ne` and without null.
+fn simple(filter: Filter) -> Filter {
+    let many = |filters: Vec<Filter>| filters.into_iter().map(simple).collect();
+    let not = |filter| Filter::Not(Box::new(simple(filter)));
     match filter {
-        Filter::And(filters) | Filter::Or(filters) => {
-            for filter in filters {
-                collect_foreign(filter, leaves);
-            }
+        Filter::And(filters) => Filter::And(many(filters)),
+        Filter::Or(filters) => Filter::Or(many(filters)),
+        Filter::Not(filter) => not(*filter),
+        Filter::Compare { path, operator: Operator::NotEqual, operand } => {
+            not(Filter::Compare { path, operator: Operator::Equal, operand })
         }
-        Filter::Not(filter) => collect_foreign(filter, leaves),
-        Filter::Present(path) | Filter::Compare { path, .. } | Filter::Values { path, .. } => {
-            if matches!(path.attribute.name, "groups" | "approvers") {
-                leaves.push(filter);
-            }
+        Filter::Compare { path, operator: Operator::Equal, operand: Operand::Null } => {
+            Filter::Not(Box::new(Filter::Present(path)))
         }
-    }
-}
-
-async fn resolve(
-    gateway: &Gateway,
-    organisation: &str,
-    leaf: &Filter,
-) -> Result<Vec<String>, Failure> {
-    let (path, part, operand) = match leaf {
-        Filter::Compare { path, operator: Operator::Equal, operand: Operand::String(text) } => {
-            (path, path.sub_attribute.map_or("value", |part| part.name), text)
+        Filter::Values { path, filter } => {
+            Filter::Values { path, filter: Box::new(simple(*filter)) }
         }
-        Filter::Values { path, filter } => match &**filter {
-            Filter::Compare {
-                path: part,
-                operator: Operator::Equal,
-                operand: Operand::String(text),
-            } => (path, part.attribute.name, text),
-            _ => return Err(cannot(leaf).into()),
-        },
-        _ => return Err(cannot(leaf).into()),
-    };
-    match (path.attribute.name, part) {
-        ("groups", "value") => members(gateway, organisation, operand.clone()).await,
-        ("groups", "display") => {
-            let request = ListGroupsRequest {
-                organisation_id: organisation.to_owned(),
-                filter: Some(equal("display_name", operand)),
-                ..ListGroupsRequest::default()
-            };
-            let listed = gateway.parts.groups.clone().list_groups(request).await?.into_inner();
-            match listed.groups.into_iter().next() {
-                Some(group) => members(gateway, organisation, group.id).await,
-                None => Ok(Vec::new()),
-            }
-        }
-        ("approvers", _) => {
-            let request = ListUsersRequest {
-                organisation_id: organisation.to_owned(),
-                filter: Some(equal("primary_email", operand)),
-                ..ListUsersRequest::default()
-            };
-            let listed = gateway.parts.users.clone().list_users(request).await?.into_inner();
-            let request = BatchListApproveesRequest {
-                organisation_id: organisation.to_owned(),
-                approver_ids: listed.users.into_iter().map(|user| user.id).collect(),
-            };
-            let mut approvers = gateway.parts.approvers.clone();
-            let answer = approvers.batch_list_approvees(request).await?.into_inner();
-            let ids: Vec<String> =
-                answer.approvers.into_iter().flat_map(|approver| approver.user_ids).collect();
-            if ids.len() > MOST_IDS { Err(too_many(leaf).into()) } else { Ok(ids) }
-        }
-        _ => Err(cannot(leaf).into()),
-    }
-}
-
-async fn members(
-    gateway: &Gateway,
-    organisation: &str,
-    group_id: String,
-) -> Result<Vec<String>, Failure> {
-    let request = ListMembersRequest {
-        organisation_id: organisation.to_owned(),
-        group_id,
-        page_size: i32::try_from(MOST_IDS).unwrap_or(i32::MAX),
-        ..ListMembersRequest::default()
-    };
-    match gateway.parts.groups.clone().list_members(request).await {
-        Ok(page) if !page.get_ref().next_page_token.is_empty() => Err(Error::of(
-            ScimType::TooMany,
-            format!("the group has more than {MOST_IDS} members; list its members instead"),
-        )
-        .into()),
-        Ok(page) => Ok(page.into_inner().user_ids),
-        // Nobody is in a group that does not exist.
-        Err(status) if status.code() == tonic::Code::NotFound => Ok(Vec::new()),
-        Err(status) => Err(status.into()),
+        leaf @ (Filter::Present(_) | Filter::Compare { .. }) => leaf,
     }
 }
 
@@ -144,103 +67,173 @@ struct Translation<'a> {
 
 impl Translation<'_> {
     fn filter(&self, filter: &Filter) -> Result<Message, Error> {
-        if let Some(ids) = self.foreign.get(&filter.to_string()) {
+        combine(filter, &|leaf| self.leaf(leaf))
+    }
+
+    fn leaf(&self, leaf: &Filter) -> Result<Message, Error> {
+        if let Some(ids) = self.foreign.get(&leaf.to_string()) {
             return Ok(message(Kind::Ids(proto::Ids { ids: ids.clone() })));
         }
-        let many = |filters: &[Filter]| {
-            let filters = filters.iter().map(|filter| self.filter(filter));
-            Ok::<_, Error>(proto::Filters { filters: filters.collect::<Result<_, _>>()? })
-        };
-        Ok(message(match filter {
-            Filter::And(filters) => Kind::All(many(filters)?),
-            Filter::Or(filters) => Kind::Any(many(filters)?),
-            Filter::Not(filter) => Kind::Not(Box::new(self.filter(filter)?)),
-            Filter::Present(path) => match self.constant(path, Operator::Equal, None) {
-                Some(constant) => return Ok(constant),
-                None => Kind::Present(field(path).ok_or_else(|| cannot(filter))?),
-            },
-            Filter::Compare { path, operator, operand } => {
-                if let Some(constant) = self.constant(path, *operator, Some(operand)) {
-                    return Ok(constant);
-                }
-                let field = field(path).ok_or_else(|| cannot(filter))?;
+        let path = path_of(leaf).ok_or_else(|| cannot(leaf))?;
+        let part = path.sub_attribute.map(|part| part.name);
+        let users = format!("{}{}/", self.scim_url, USER_TYPE.endpoint);
+        match (path.attribute.name, part) {
+            ("schemas", _) => Ok(self.schemas(leaf)),
+            ("meta", None) => Ok(always()),
+            ("meta", Some("resourceType")) => {
+                Ok(constant(leaf, &json!({"meta": {"resourceType": self.resource_type.name}})))
+            }
+            ("meta", Some("location")) => {
+                let prefix = format!("{}{}/", self.scim_url, self.resource_type.endpoint);
+                by_address(leaf, "id", &prefix)
+            }
+            ("meta", Some("version")) => by_version(leaf),
+            ("manager", Some("$ref")) => by_address(leaf, "enterprise.manager_id", &users),
+            // Nobody's is kept.
+            ("manager", Some("displayName")) => Ok(constant(leaf, &json!({}))),
+            ("members", _) => member(leaf, "member_ids", &users),
+            _ => self.own(leaf, &path),
+        }
+    }
+
+    /// A leaf that the owner has a column for.
+    fn own(&self, leaf: &Filter, path: &AttributePath) -> Result<Message, Error> {
+        let field = field(path).ok_or_else(|| cannot(leaf))?;
+        Ok(message(match leaf {
+            Filter::Compare { operator, operand, .. } => {
                 Kind::Comparison(comparison(field, *operator, operand))
             }
-            Filter::Values { path, filter: inner } => {
-                let attribute = field(path).ok_or_else(|| cannot(filter))?;
-                // The members of a group are looked up by id, and have no other part.
-                if attribute == "member_ids" {
-                    let Filter::Compare { path: part, operator, operand } = &**inner else {
-                        return Err(cannot(filter));
-                    };
-                    if part.attribute.name != "value" {
-                        return Err(cannot(filter));
-                    }
-                    Kind::Comparison(comparison(attribute, *operator, operand))
-                } else {
-                    let inner = Some(Box::new(part(inner)?));
-                    Kind::Value(Box::new(proto::ValueFilter { attribute, filter: inner }))
-                }
+            Filter::Values { filter, .. } => {
+                let inner = combine(filter, &|leaf| own_part(leaf))?;
+                Kind::Value(Box::new(proto::ValueFilter {
+                    attribute: field,
+                    filter: Some(Box::new(inner)),
+                }))
             }
+            _ => Kind::Present(field),
         }))
     }
 
-    /// What is the same for every resource of the type, or follows from its id.
-    fn constant(
-        &self,
-        path: &AttributePath,
-        operator: Operator,
-        operand: Option<&Operand>,
-    ) -> Option<Message> {
-        let always = || message(Kind::Present("id".to_owned()));
-        let never = || message(Kind::Ids(proto::Ids::default()));
-        let text = match operand {
-            Some(Operand::String(text)) => Some(text.as_str()),
-            Some(_) => return None,
-            None => None,
-        };
-        let negate = |found: Message| match operator {
-            Operator::NotEqual => message(Kind::Not(Box::new(found))),
-            _ => found,
-        };
-        if !matches!(operator, Operator::Equal | Operator::NotEqual) {
-            return None;
+    /// A resource names an extension where it has any of the extension's attributes.
+    fn schemas(&self, leaf: &Filter) -> Message {
+        let named = |urn: &str| constant_holds(leaf, &json!({"schemas": [urn]}));
+        if named(self.resource_type.schema.id) {
+            return always();
         }
-        match (path.attribute.name, path.sub_attribute.map(|part| part.name), text) {
-            ("meta" | "schemas", _, None) => Some(always()),
-            ("meta", Some("resourceType"), Some(text)) => {
-                Some(negate(if text == self.resource_type.name { always() } else { never() }))
-            }
-            ("meta", Some("location"), Some(text)) => {
-                let prefix = format!("{}{}/", self.scim_url, self.resource_type.endpoint);
-                let found = text.strip_prefix(&prefix).map(|id| equal("id", id));
-                Some(negate(found.unwrap_or_else(never)))
-            }
-            ("schemas", _, Some(urn)) => Some(negate(match self.extension_fields(urn) {
-                Some(fields) if fields.is_empty() => always(),
-                Some(fields) => {
-                    let filters = fields.into_iter().map(|f| message(Kind::Present(f))).collect();
-                    message(Kind::Any(proto::Filters { filters }))
-                }
-                None => never(),
-            })),
-            _ => None,
-        }
-    }
-
-    /// What a resource must have one of to have a schema; nothing for the core schema, none for
-    /// one that it cannot have.
-    fn extension_fields(&self, urn: &str) -> Option<Vec<String>> {
-        if urn == self.resource_type.schema.id {
-            return Some(Vec::new());
-        }
-        let extension = self.resource_type.extensions.iter().find(|schema| schema.id == urn)?;
-        let paths = extension.attributes.iter().map(|attribute| AttributePath {
-            extension: Some(extension),
-            attribute,
-            sub_attribute: None,
+        let extensions = self.resource_type.extensions.iter().filter(|schema| named(schema.id));
+        let fields = extensions.flat_map(|extension| {
+            extension.attributes.iter().filter_map(|attribute| {
+                let extension = Some(*extension);
+                field(&AttributePath { extension, attribute, sub_attribute: None })
+            })
         });
-        Some(paths.filter_map(|path| field(&path)).collect())
+        let filters: Vec<Message> = fields.map(|field| message(Kind::Present(field))).collect();
+        if filters.is_empty() {
+            return never();
+        }
+        message(Kind::Any(proto::Filters { filters }))
+    }
+}
+
+/// The same combination of other leaves.
+fn combine(
+    filter: &Filter,
+    leaf: &dyn Fn(&Filter) -> Result<Message, Error>,
+) -> Result<Message, Error> {
+    let many = |filters: &[Filter]| {
+        let filters = filters.iter().map(|filter| combine(filter, leaf));
+        Ok::<_, Error>(proto::Filters { filters: filters.collect::<Result<_, _>>()? })
+    };
+    Ok(match filter {
+        Filter::And(filters) => message(Kind::All(many(filters)?)),
+        Filter::Or(filters) => message(Kind::Any(many(filters)?)),
+        Filter::Not(filter) => message(Kind::Not(Box::new(combine(filter, leaf)?))),
+        other => leaf(other)?,
+    })
+}
+
+/// A leaf about one part of a value of a multi-valued attribute.
+fn own_part(leaf: &Filter) -> Result<Message, Error> {
+    let path = path_of(leaf).ok_or_else(|| cannot(leaf))?;
+    let part = snake_case(path.attribute.name);
+    Ok(message(match leaf {
+        Filter::Compare { operator, operand, .. } => {
+            Kind::Comparison(comparison(part, *operator, operand))
+        }
+        Filter::Present(_) => Kind::Present(part),
+        _ => return Err(cannot(leaf)),
+    }))
+}
+
+/// A leaf about a group's members, of whom only the id differs; `field` holds it. Within a value
+/// (`members[…]`) the part is the attribute itself.
+fn member(leaf: &Filter, field: &str, users: &str) -> Result<Message, Error> {
+    let path = path_of(leaf).ok_or_else(|| cannot(leaf))?;
+    let part = path.target().name;
+    Ok(match (part, leaf) {
+        (_, Filter::Values { filter, .. }) => {
+            let inner = combine(filter, &|leaf| member(leaf, "value", users))?;
+            message(Kind::Value(Box::new(proto::ValueFilter {
+                attribute: field.to_owned(),
+                filter: Some(Box::new(inner)),
+            })))
+        }
+        ("$ref", _) => by_address(leaf, field, users)?,
+        (_, Filter::Present(_)) => message(Kind::Present(field.to_owned())),
+        ("type", _) => {
+            let user = json!({"type": "User", "members": [{"type": "User"}]});
+            let there = message(Kind::Present(field.to_owned()));
+            if constant_holds(leaf, &user) {
+                there
+            } else {
+                message(Kind::All(proto::Filters { filters: vec![there.clone(), not(there)] }))
+            }
+        }
+        (_, Filter::Compare { operator, operand, .. }) => {
+            message(Kind::Comparison(comparison(field.to_owned(), *operator, operand)))
+        }
+        _ => return Err(cannot(leaf)),
+    })
+}
+
+/// A leaf about the address of a resource whose id `field` holds.
+fn by_address(leaf: &Filter, field: &str, prefix: &str) -> Result<Message, Error> {
+    match leaf {
+        Filter::Present(_) => Ok(message(Kind::Present(field.to_owned()))),
+        Filter::Compare { operator: Operator::Equal, operand: Operand::String(url), .. } => {
+            // What is no address of ours is nobody's; an empty text is no id.
+            Ok(equal(field, url.strip_prefix(prefix).unwrap_or_default()))
+        }
+        _ => Err(cannot(leaf)),
+    }
+}
+
+fn by_version(leaf: &Filter) -> Result<Message, Error> {
+    match leaf {
+        Filter::Present(_) => Ok(always()),
+        Filter::Compare { operator: Operator::Equal, operand: Operand::String(tag), .. } => {
+            Ok(version::revision(tag).map_or_else(never, |r| equal("revision", &r.to_string())))
+        }
+        _ => Err(cannot(leaf)),
+    }
+}
+
+/// A leaf about what is the same for every resource.
+fn constant(leaf: &Filter, resource: &serde_json::Value) -> Message {
+    if constant_holds(leaf, resource) { always() } else { never() }
+}
+
+fn constant_holds(leaf: &Filter, resource: &serde_json::Value) -> bool {
+    let empty = Object::new();
+    matches(leaf, resource.as_object().unwrap_or(&empty))
+}
+
+fn path_of(leaf: &Filter) -> Option<AttributePath> {
+    match leaf {
+        Filter::Present(path) | Filter::Compare { path, .. } | Filter::Values { path, .. } => {
+            Some(*path)
+        }
+        Filter::And(_) | Filter::Or(_) | Filter::Not(_) => None,
     }
 }
 
@@ -271,24 +264,6 @@ pub(super) fn field(path: &AttributePath) -> Option<String> {
         // Compared as a whole, a complex attribute has been given its `value` by the parser.
         (_, None) => Some(snake_case(whole)),
     }
-}
-
-/// A condition on one value of a multi-valued attribute.
-fn part(filter: &Filter) -> Result<Message, Error> {
-    let many = |filters: &[Filter]| {
-        let filters = filters.iter().map(part);
-        Ok::<_, Error>(proto::Filters { filters: filters.collect::<Result<_, _>>()? })
-    };
-    Ok(message(match filter {
-        Filter::And(filters) => Kind::All(many(filters)?),
-        Filter::Or(filters) => Kind::Any(many(filters)?),
-        Filter::Not(filter) => Kind::Not(Box::new(part(filter)?)),
-        Filter::Present(path) => Kind::Present(snake_case(path.attribute.name)),
-        Filter::Compare { path, operator, operand } => {
-            Kind::Comparison(comparison(snake_case(path.attribute.name), *operator, operand))
-        }
-        Filter::Values { .. } => return Err(cannot(filter)),
-    }))
 }
 
 /// A complex attribute as a whole stands for its `value`, where it has one.
@@ -345,6 +320,18 @@ fn equal(attribute: &str, text: &str) -> Message {
     message(Kind::Comparison(comparison(attribute.to_owned(), Operator::Equal, &operand)))
 }
 
+fn always() -> Message {
+    message(Kind::Present("id".to_owned()))
+}
+
+fn never() -> Message {
+    message(Kind::Ids(proto::Ids::default()))
+}
+
+fn not(filter: Message) -> Message {
+    message(Kind::Not(Box::new(filter)))
+}
+
 fn message(kind: Kind) -> Message {
     Message { kind: Some(kind) }
 }
@@ -355,11 +342,6 @@ fn cannot(leaf: &Filter) -> Error {
         ScimType::InvalidFilter,
         format!("the filter has {leaf}, which cannot be filtered by; compare another attribute"),
     )
-}
-
-fn too_many(leaf: &Filter) -> Error {
-    let leaf: String = leaf.to_string().chars().take(100).collect();
-    Error::of(ScimType::TooMany, format!("{leaf} stands for more than {MOST_IDS} users"))
 }
 
 #[cfg(test)]

@@ -14,6 +14,12 @@ pub(super) fn header(revision: i64) -> Option<HeaderValue> {
     tag(revision).parse().ok()
 }
 
+/// The revision of a tag; none where it is none of ours.
+pub(super) fn revision(tag: &str) -> Option<i64> {
+    let text = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
+    text.parse().ok().filter(|revision| *revision > 0)
+}
+
 /// The revision that a write asks for by `If-Match`; 0 where any will do.
 pub(super) fn expected(headers: &HeaderMap) -> Result<i64, Failure> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(0) };
@@ -21,15 +27,8 @@ pub(super) fn expected(headers: &HeaderMap) -> Result<i64, Failure> {
     if text == "*" {
         return Ok(0);
     }
-    let revision = text
-        .strip_prefix("W/")
-        .unwrap_or(text)
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'))
-        .and_then(|text| text.parse::<i64>().ok())
-        .filter(|revision| *revision > 0);
     // A tag that we never gave is of no version that there is.
-    revision.ok_or_else(|| {
+    revision(text).ok_or_else(|| {
         Failure::new(
             StatusCode::PRECONDITION_FAILED,
             "If-Match names no version of the resource; send its meta.version, such as W/\"3\"",

@@ -34,6 +34,8 @@ pub enum Column {
     Boolean {
         /// The expression.
         sql: String,
+        /// A column with an index that has the same value, but false for null.
+        indexed: Option<&'static str>,
     },
     /// A complex attribute as a whole: only whether it is there.
     Whole {
@@ -49,10 +51,8 @@ pub enum Column {
     },
     /// Equality is a look-up elsewhere.
     Lookup {
-        /// A condition up to the value, which a parenthesis closes.
+        /// A condition up to the key of the value, which a parenthesis closes.
         sql: String,
-        /// Whether the value is an id rather than a key that ignores case.
-        id: bool,
         /// For everything but equality.
         otherwise: Option<Box<Column>>,
     },
@@ -204,20 +204,19 @@ impl Columns<'_> {
                 self.compare(query, part, comparison)?;
                 query.push(")");
             }
-            (Column::Lookup { sql, id, .. }, Some(Operand::Text(text)))
+            (Column::Lookup { sql, .. }, Some(Operand::Text(text)))
                 if operator == Operator::Equal =>
             {
-                match (id, canonical_uuid(text)) {
-                    (true, None) => query.push("false"),
-                    (true, Some(id)) => query.push(sql).push_bind(id).push(")"),
-                    (false, _) => query.push(sql).push_bind((self.fold)(text)).push(")"),
-                };
+                query.push(sql).push_bind((self.fold)(text)).push(")");
             }
             (Column::Lookup { otherwise, .. }, _) => {
                 let column = otherwise.as_deref().ok_or_else(unsupported)?;
                 self.compare(query, column, comparison)?;
             }
-            (Column::Text { sql, .. } | Column::Boolean { sql } | Column::Whole { sql }, None) => {
+            (
+                Column::Text { sql, .. } | Column::Boolean { sql, .. } | Column::Whole { sql },
+                None,
+            ) => {
                 query.push("(").push(sql).push(" IS NULL)");
             }
             (Column::Id { .. } | Column::Time { .. }, None) => {
@@ -259,10 +258,15 @@ impl Columns<'_> {
                 let symbol = symbol(operator).ok_or_else(unsupported)?;
                 query.push("(").push(sql).push(symbol).push_bind(moment).push(")");
             }
-            (Column::Boolean { sql }, Some(Operand::Boolean(value)))
+            (Column::Boolean { sql, indexed }, Some(Operand::Boolean(value)))
                 if operator == Operator::Equal =>
             {
-                query.push("coalesce(").push(sql).push(" = ").push_bind(*value).push(", false)");
+                query.push("(");
+                if let Some(column) = indexed {
+                    // As text, so that the planner sees a partial index's condition.
+                    query.push(if *value { "" } else { "NOT " }).push(column).push(" AND ");
+                }
+                query.push("coalesce(").push(sql).push(" = ").push_bind(*value).push(", false))");
             }
             _ => return Err(unsupported()),
         }
@@ -325,7 +329,7 @@ fn present(query: &mut QueryBuilder<Postgres>, column: &Column) {
         Column::Id { .. } | Column::Time { .. } => {
             query.push("true");
         }
-        Column::Boolean { sql } | Column::Whole { sql } => {
+        Column::Boolean { sql, .. } | Column::Whole { sql } => {
             query.push("(").push(sql).push(" IS NOT NULL)");
         }
         Column::Each { elements, part } => {
@@ -350,7 +354,7 @@ fn ordering(column: &Column) -> Option<String> {
     Some(match column {
         Column::Text { sql, .. } => format!("{sql} COLLATE \"C\""),
         Column::Id { sql } | Column::Time { sql } => (*sql).to_owned(),
-        Column::Boolean { sql } => sql.clone(),
+        Column::Boolean { sql, .. } => sql.clone(),
         // The primary value, else the first (RFC 7644 §3.4.2.3).
         Column::Each { elements, part } => format!(
             "(SELECT {} FROM {elements}

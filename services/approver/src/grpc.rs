@@ -6,7 +6,8 @@ use muster_proto::approver::v1::approver_service_server::ApproverService;
 use muster_proto::approver::v1::{
     ApplyUserRequest, ApplyUserResponse, BatchCheckApprovalsRequest, BatchCheckApprovalsResponse,
     BatchGetApproversRequest, BatchGetApproversResponse, BatchListApproveesRequest,
-    BatchListApproveesResponse, ListChangesRequest, ListChangesResponse, WatchChangesRequest,
+    BatchListApproveesResponse, ListChangesRequest, ListChangesResponse,
+    ListUsersByApproverRequest, ListUsersByApproverResponse, WatchChangesRequest,
     WatchChangesResponse,
 };
 use muster_proto::feed::v1::WatchStart;
@@ -16,7 +17,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use crate::declaration::Person;
-use crate::store::{approver as store, person};
+use crate::store::{approver as store, list, person};
 use crate::{Approvers, Error};
 
 /// The most users or questions in one batch.
@@ -74,6 +75,36 @@ impl ApproverService for Approvers {
             .await
             .map_err(Error::Database)?;
         Ok(Response::new(BatchCheckApprovalsResponse { allowed }))
+    }
+
+    async fn list_users_by_approver(
+        &self,
+        request: Request<ListUsersByApproverRequest>,
+    ) -> Result<Response<ListUsersByApproverResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(token.parse::<UserId>().map_err(|_| invalid_page_token())?),
+        };
+        let asked = request.page_size;
+        let size: i64 = (if asked <= 0 { 1_000 } else { asked.min(10_000) }).into();
+        let mut users = self
+            .database
+            .read(organisation, move |c| {
+                Box::pin(async move {
+                    let filter = request.filter.as_ref();
+                    list::users_by_approver(c, organisation, filter, after, size + 1).await
+                })
+            })
+            .await?;
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let more = users.len() > size;
+        users.truncate(size);
+        let next_page_token =
+            users.last().filter(|_| more).map(ToString::to_string).unwrap_or_default();
+        let user_ids = users.iter().map(ToString::to_string).collect();
+        Ok(Response::new(ListUsersByApproverResponse { user_ids, next_page_token }))
     }
 
     async fn apply_user(
@@ -144,10 +175,7 @@ impl ApproverService for Approvers {
         };
         let before = match request.page_token.as_str() {
             "" => i64::MAX,
-            token => token.parse().map_err(|_| Error::Invalid {
-                field: "page_token",
-                description: "is not one of an earlier answer".into(),
-            })?,
+            token => token.parse().map_err(|_| invalid_page_token())?,
         };
         let asked = request.page_size;
         let size: i64 = (if asked <= 0 { 100 } else { asked.min(1_000) }).into();
@@ -173,6 +201,10 @@ fn organisation_id(text: &str) -> Result<OrganisationId, Error> {
         field: "organisation_id",
         description: "is not a UUID; expected an organisation's id".into(),
     })
+}
+
+fn invalid_page_token() -> Error {
+    Error::Invalid { field: "page_token", description: "is not one of an earlier answer".into() }
 }
 
 /// What is no id is nobody's.

@@ -12,8 +12,8 @@ use muster_proto::group::v1::{
     BatchListGroupsOfUsersRequest, BatchListGroupsOfUsersResponse, CreateGroupRequest,
     CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, GetGroupRequest, Group,
     GroupView, ListChangesRequest, ListChangesResponse, ListGroupsRequest, ListGroupsResponse,
-    ListMembersRequest, ListMembersResponse, UpdateGroupRequest, UpdateGroupResponse,
-    WatchChangesRequest, WatchChangesResponse,
+    ListMembersRequest, ListMembersResponse, ListUsersInGroupsRequest, ListUsersInGroupsResponse,
+    UpdateGroupRequest, UpdateGroupResponse, WatchChangesRequest, WatchChangesResponse,
 };
 use muster_proto::identity::v1::BatchGetUsersRequest;
 use muster_runtime::BoxFuture;
@@ -29,7 +29,10 @@ use crate::store::group::{self as store, Failure, Written};
 use crate::store::person::ApplyError;
 use crate::store::{change, list, membership, person};
 use crate::{Error, Groups};
-use field::{actor, at_most, group_id, invalid_page_token, organisation_id, page_size, required};
+use field::{
+    actor, after_user, at_most, cut, group_id, invalid_page_token, organisation_id, page_size,
+    required,
+};
 
 /// How many users identity is asked about at once.
 const LARGEST_BATCH: usize = 10_000;
@@ -225,10 +228,7 @@ impl GroupService for Groups {
         let request = request.into_inner();
         let organisation = organisation_id(&request.organisation_id)?;
         let id = group_id(&request.group_id)?;
-        let after = match request.page_token.as_str() {
-            "" => None,
-            token => Some(token.parse::<UserId>().map_err(|_| invalid_page_token())?),
-        };
+        let after = after_user(&request.page_token)?;
         let size = page_size(request.page_size, 1_000, 10_000);
         let mut users = self
             .database
@@ -241,13 +241,7 @@ impl GroupService for Groups {
                 })
             })
             .await?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let more = users.len() > size;
-        users.truncate(size);
-        let next_page_token = match users.last() {
-            Some(last) if more => last.to_string(),
-            _ => String::new(),
-        };
+        let next_page_token = cut(&mut users, size);
         let user_ids = users.iter().map(ToString::to_string).collect();
         Ok(Response::new(ListMembersResponse { user_ids, next_page_token }))
     }
@@ -266,6 +260,28 @@ impl GroupService for Groups {
             .await
             .map_err(Error::Database)?;
         Ok(Response::new(BatchListGroupsOfUsersResponse { memberships }))
+    }
+
+    async fn list_users_in_groups(
+        &self,
+        request: Request<ListUsersInGroupsRequest>,
+    ) -> Result<Response<ListUsersInGroupsResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let after = after_user(&request.page_token)?;
+        let size = page_size(request.page_size, 1_000, 10_000);
+        let mut users = self
+            .database
+            .read(organisation, move |c| {
+                Box::pin(async move {
+                    let filter = request.filter.as_ref();
+                    membership::users_in(c, organisation, filter, after, size + 1).await
+                })
+            })
+            .await?;
+        let next_page_token = cut(&mut users, size);
+        let user_ids = users.iter().map(ToString::to_string).collect();
+        Ok(Response::new(ListUsersInGroupsResponse { user_ids, next_page_token }))
     }
 
     async fn apply_user(

@@ -1,12 +1,28 @@
 //! The fields of requests, decoded.
 
 use muster_runtime::feed::Actor;
-use muster_runtime::id::{GroupId, OrganisationId};
+use muster_runtime::id::{GroupId, OrganisationId, UserId};
 
 use crate::Error;
 
 pub(super) fn invalid_page_token() -> Error {
     Error::Invalid { field: "page_token", description: "is not one of an earlier answer".into() }
+}
+
+/// The user after whom a page begins.
+pub(super) fn after_user(page_token: &str) -> Result<Option<UserId>, Error> {
+    match page_token {
+        "" => Ok(None),
+        token => token.parse().map(Some).map_err(|_| invalid_page_token()),
+    }
+}
+
+/// Cuts a page, read with one more than its size, and returns the token of the next.
+pub(super) fn cut(users: &mut Vec<UserId>, size: i64) -> String {
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let more = users.len() > size;
+    users.truncate(size);
+    users.last().filter(|_| more).map(ToString::to_string).unwrap_or_default()
 }
 
 pub(super) fn page_size(asked: i32, default: i32, largest: i32) -> i64 {

@@ -46,25 +46,18 @@ fn column(attribute: &str, organisation: OrganisationId) -> Option<Column> {
     let text = |sql: &str, folded| Column::Text { sql: sql.to_owned(), folded, indexed: None };
     Some(match attribute {
         "id" => Column::Id { sql: "g.group_id" },
+        "revision" => text("(g.revision::text)", false),
         "create_time" => Column::Time { sql: "g.created_at" },
         "update_time" => Column::Time { sql: "g.updated_at" },
         "display_name" => text("g.display_name_key", true),
         "external_id" => text("g.external_id", false),
-        // One look-up of the key, however large the group.
-        "member_ids" => Column::Lookup {
-            sql: format!(
-                "EXISTS (SELECT FROM groups.membership AS m
-                          WHERE m.organisation_id = '{organisation}' AND m.group_id = g.group_id
-                            AND m.user_id = "
+        // Equality is one look-up of the key, however large the group.
+        "member_ids" | "member_ids.value" => Column::Each {
+            elements: format!(
+                "(SELECT m.user_id FROM groups.membership AS m
+                   WHERE m.organisation_id = '{organisation}' AND m.group_id = g.group_id) AS v"
             ),
-            id: true,
-            otherwise: Some(Box::new(Column::Each {
-                elements: format!(
-                    "(SELECT FROM groups.membership AS m
-                       WHERE m.organisation_id = '{organisation}' AND m.group_id = g.group_id) AS v"
-                ),
-                part: None,
-            })),
+            part: Some(Box::new(Column::Id { sql: "v.user_id" })),
         },
         _ => return None,
     })

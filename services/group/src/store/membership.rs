@@ -1,8 +1,12 @@
 //! Memberships: only the rows that a request names.
 
+use muster_proto::filter::v1::Filter;
 use muster_proto::group::v1::Membership;
 use muster_runtime::id::{GroupId, OrganisationId, UserId};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, QueryBuilder};
+
+use super::filter::condition;
+use crate::Error;
 
 /// Adds users to a group; those who were not in it.
 pub(crate) async fn add(
@@ -131,6 +135,30 @@ pub(crate) async fn of_groups(
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|row| (row.group_id, row.user_id)).collect())
+}
+
+/// The users after `after` who are in a group that the filter matches, by id.
+pub(crate) async fn users_in(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    filter: Option<&Filter>,
+    after: Option<UserId>,
+    limit: i64,
+) -> Result<Vec<UserId>, Error> {
+    let mut query = QueryBuilder::new(
+        "SELECT DISTINCT m.user_id
+           FROM groups.membership AS m
+           JOIN groups.groups AS g
+             ON g.organisation_id = m.organisation_id AND g.group_id = m.group_id
+          WHERE ",
+    );
+    condition(&mut query, organisation, filter)?;
+    query.push(" AND m.organisation_id = ").push_bind(organisation);
+    if let Some(after) = after {
+        query.push(" AND m.user_id > ").push_bind(after);
+    }
+    query.push(" ORDER BY m.user_id LIMIT ").push_bind(limit);
+    Ok(query.build_query_scalar().fetch_all(connection).await?)
 }
 
 /// The groups that users are in, by user and group.

@@ -45,19 +45,32 @@ fn column(attribute: &str, organisation: OrganisationId) -> Option<Column> {
     };
     Some(match (name, part) {
         ("id", None) => Column::Id { sql: "u.user_id" },
+        ("revision", None) => text("(u.revision::text)".into(), false, None),
         ("create_time", None) => Column::Time { sql: "u.created_at" },
         ("update_time", None) => Column::Time { sql: "u.updated_at" },
-        ("active", None) => Column::Boolean { sql: "(u.document->>'active')::boolean".into() },
+        ("active", None) => Column::Boolean {
+            sql: "(u.document->>'active')::boolean".into(),
+            indexed: Some("u.active"),
+        },
         ("user_name", None) => text("u.user_name_key".into(), true, None),
         ("external_id", None) => text("u.external_id".into(), false, None),
         ("primary_email", None) => text("u.primary_email_key".into(), true, None),
         ("display_name", None) => {
             text("(u.search->>'display_name')".into(), true, Some("u.display_name_key"))
         }
+        ("content_region", None) => text("u.content_region".into(), true, None),
+        ("custom_field_1", None) => {
+            text("(u.search->>'custom_field_1')".into(), true, Some("u.custom_field_1_key"))
+        }
+        ("custom_field_2", None) => {
+            text("(u.search->>'custom_field_2')".into(), true, Some("u.custom_field_2_key"))
+        }
+        ("custom_field_3", None) => {
+            text("(u.search->>'custom_field_3')".into(), true, Some("u.custom_field_3_key"))
+        }
         ("profile_url", None) => text("(u.document->>'profile_url')".into(), false, None),
         (
-            "nick_name" | "title" | "user_type" | "preferred_language" | "locale" | "timezone"
-            | "content_region" | "custom_field_1" | "custom_field_2" | "custom_field_3",
+            "nick_name" | "title" | "user_type" | "preferred_language" | "locale" | "timezone",
             None,
         ) => text(format!("(u.search->>'{name}')"), true, None),
         ("name" | "enterprise", None) => Column::Whole { sql: format!("(u.search->'{name}')") },
@@ -81,7 +94,6 @@ fn column(attribute: &str, organisation: OrganisationId) -> Option<Column> {
                 "u.user_id IN (SELECT e.user_id FROM identity.user_email AS e
                                 WHERE e.organisation_id = '{organisation}' AND e.email_key = "
             ),
-            id: false,
             otherwise: each("emails", Some("value")).map(Box::new),
         },
         _ => return each(name, part),
@@ -107,7 +119,9 @@ fn each(name: &str, part: Option<&str>) -> Option<Column> {
     };
     let column = match part {
         None => None,
-        Some("primary") => Some(Column::Boolean { sql: "(v.value->>'primary')::boolean".into() }),
+        Some("primary") => {
+            Some(Column::Boolean { sql: "(v.value->>'primary')::boolean".into(), indexed: None })
+        }
         Some(part) if parts.contains(&part) => {
             // In `search` those that regard case stand as they are.
             let exact = matches!((name, part), ("photos" | "x509_certificates", "value"));
