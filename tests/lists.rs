@@ -225,3 +225,117 @@ async fn a_list_goes_on_by_cursor_as_rfc_9865_says() {
     assert_eq!(names(&found), ["cy", "Ann"]);
     assert!(found.at("/nextCursor").is_string(), "{}", found.text);
 }
+
+#[tokio::test]
+async fn a_list_by_cursor_goes_back_as_it_came() {
+    let client = people().await;
+    for name in ["dee", "eve"] {
+        client.post("/Users", &json!({"userName": name})).await.unwrap();
+    }
+    for name in ["Sales", "aides", "Board", "Crew", "Desk"] {
+        client.post("/Groups", &json!({"displayName": name})).await.unwrap();
+    }
+    for (endpoint, sort_by) in
+        [("/Users", ""), ("/Users", "userName"), ("/Groups", ""), ("/Groups", "displayName")]
+    {
+        let page = async |cursor: &str| {
+            let parameters = query(&[("count", "2"), ("cursor", cursor), ("sortBy", sort_by)]);
+            client.get(&format!("{endpoint}{parameters}")).await.unwrap()
+        };
+        let cursor = |answer: &Answer, name: &str| answer.at(name).as_str().map(str::to_owned);
+        let (mut pages, mut next) = (Vec::new(), Some(String::new()));
+        while let Some(cursor_now) = next {
+            let answer = page(&cursor_now).await;
+            next = cursor(&answer, "/nextCursor");
+            pages.push(answer);
+        }
+        assert_eq!(pages.len(), 3);
+        assert!(pages[0].at("/previousCursor").is_null(), "{}", pages[0].text);
+        // Back from the last to the first, and forth again.
+        let mut back = cursor(&pages[2], "/previousCursor");
+        for expected in [&pages[1], &pages[0]] {
+            let answer = page(&back.unwrap()).await;
+            assert_eq!(names(&answer), names(expected), "{endpoint} {sort_by}");
+            let forth = page(&cursor(&answer, "/nextCursor").unwrap()).await;
+            let after = pages.iter().position(|page| names(page) == names(&answer)).unwrap() + 1;
+            assert_eq!(names(&forth), names(&pages[after]));
+            back = cursor(&answer, "/previousCursor");
+        }
+        assert_eq!(back, None);
+    }
+}
+
+#[tokio::test]
+async fn a_search_of_both_types_is_one_sorted_list() {
+    let client = together().tenant().await.client;
+    for name in ["b", "D", "f"] {
+        let user = json!({"userName": name, "displayName": name});
+        assert_eq!(client.post("/Users", &user).await.unwrap().status, 201);
+    }
+    client.post("/Users", &json!({"userName": "nameless"})).await.unwrap();
+    for name in ["A", "c", "E"] {
+        client.post("/Groups", &json!({"displayName": name})).await.unwrap();
+    }
+    let found = async |body: Value| client.post("/.search", &search(body)).await.unwrap();
+    let by_name = json!({"sortBy": "displayName", "attributes": ["userName", "displayName"]});
+    let all = ["A", "b", "c", "D", "E", "f", "nameless"];
+    assert_eq!(names(&found(by_name.clone()).await), all);
+    for start in 1..=7 {
+        let mut body = by_name.clone();
+        body["startIndex"] = start.into();
+        body["count"] = 2.into();
+        let answer = found(body).await;
+        assert_eq!(names(&answer), all[start - 1..all.len().min(start + 1)]);
+        assert_eq!(answer.at("/totalResults"), 7);
+    }
+    let mut descending = by_name.clone();
+    descending["sortOrder"] = "descending".into();
+    assert_eq!(names(&found(descending).await), ["nameless", "f", "E", "D", "c", "b", "A"]);
+    let created = json!({"sortBy": "meta.created", "sortOrder": "descending"});
+    assert_eq!(names(&found(created).await), ["E", "c", "A", "nameless", "f", "D", "b"]);
+    // What has no such attribute comes last, and first the other way round.
+    let by_user = json!({"sortBy": "userName"});
+    assert_eq!(names(&found(by_user).await), ["b", "D", "f", "nameless", "A", "c", "E"]);
+    let by_user = json!({"sortBy": "userName", "sortOrder": "descending"});
+    assert_eq!(names(&found(by_user).await), ["A", "c", "E", "nameless", "f", "D", "b"]);
+    for (body, keyword) in [
+        (json!({"sortBy": "shoeSize"}), "invalidValue"),
+        (json!({"sortBy": "name"}), "invalidValue"),
+        (json!({"sortBy": "id", "startIndex": 1_000}), "tooMany"),
+        (json!({"sortBy": "id", "cursor": ""}), "invalidCursor"),
+    ] {
+        let refused = found(body.clone()).await;
+        assert_eq!((refused.status, refused.at("/scimType")), (400, &json!(keyword)), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_search_of_both_types_goes_on_by_cursor() {
+    let client = people().await;
+    for name in ["Sales", "aides", "Board"] {
+        client.post("/Groups", &json!({"displayName": name})).await.unwrap();
+    }
+    let everything = ["cy", "Ann", "bo", "Sales", "aides", "Board"];
+    for count in 1..=7 {
+        let (mut all, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let body = search(json!({"cursor": cursor, "count": count}));
+            let answer = client.post("/.search", &body).await.unwrap();
+            assert_eq!(answer.at("/totalResults"), 6, "{}", answer.text);
+            assert!(names(&answer).len() <= count);
+            all.extend(names(&answer).into_iter().map(str::to_owned));
+            match answer.at("/nextCursor").as_str() {
+                Some(next) => next.clone_into(&mut cursor),
+                None => break,
+            }
+        }
+        assert_eq!(all, everything, "by {count}");
+    }
+    let body = search(json!({"cursor": "", "count": 2, "filter": "displayName co \"a\""}));
+    let only_groups = client.post("/.search", &body).await.unwrap();
+    assert_eq!(names(&only_groups), ["Sales", "aides"]);
+    for cursor in ["x", "uAAAA", "gAAAA", "\u{e9}"] {
+        let refused = client.post("/.search", &search(json!({"cursor": cursor}))).await.unwrap();
+        assert_eq!(refused.at("/scimType"), "invalidCursor", "{cursor}: {}", refused.text);
+    }
+}

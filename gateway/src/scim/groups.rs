@@ -9,6 +9,7 @@ use muster_proto::group::v1::{
     CreateGroupRequest, DeleteGroupRequest, GetGroupRequest, Group, GroupView, ListGroupsRequest,
     MemberDelta, MemberSet, UpdateGroupRequest,
 };
+use muster_scim::list::Cursors;
 use muster_scim::members::{Change, GroupDelta, MembersDelta, group_delta, members_of};
 use muster_scim::projection::Projection;
 use muster_scim::schema::{GROUP_TYPE, USER_TYPE};
@@ -59,10 +60,10 @@ pub(super) async fn find(
     };
     let page = gateway.parts.groups.clone().list_groups(request).await?.into_inner();
     let total = u64::try_from(page.total_size).unwrap_or_default();
-    let next_cursor = page.next_page_token;
+    let cursors = Cursors { next: page.next_page_token, previous: page.previous_page_token };
     let resources =
         page.groups.into_iter().map(|group| render(gateway, &asked.projection, group)).collect();
-    Ok(Found { total, resources, next_cursor })
+    Ok(Found { total, resources, cursors })
 }
 
 pub(super) async fn get(

@@ -124,6 +124,7 @@ fn id(path: Result<Path<String>, PathRejection>, what: &str) -> Result<String, F
 }
 
 /// What a list or a single resource may be asked with.
+#[derive(Clone)]
 struct Asked {
     page: Page,
     filter: Option<String>,
@@ -170,6 +171,16 @@ impl Asked {
                 resource_type,
             )?,
         })
+    }
+
+    /// The same for another part of the list.
+    fn window(&self, start_index: u64, count: u64) -> Self {
+        Self { page: Page { start_index, count: Some(count) }, ..self.clone() }
+    }
+
+    /// The same for one attribute only.
+    fn only(self, name: &str, resource_type: &'static ResourceType) -> Result<Self, Failure> {
+        Ok(Self { projection: Projection::parse(Some(name), None, resource_type)?, ..self })
     }
 
     /// How many resources to answer with at most.

@@ -9,6 +9,7 @@ use muster_proto::group::v1::{BatchListGroupsOfUsersRequest, Membership};
 use muster_proto::identity::v1::{
     CreateUserRequest, DeleteUserRequest, GetUserRequest, ListUsersRequest, UpdateUserRequest, User,
 };
+use muster_scim::list::Cursors;
 use muster_scim::projection::Projection;
 use muster_scim::schema::{MUSTER_USER, USER_TYPE};
 use muster_scim::{filter, patch, resource};
@@ -60,10 +61,10 @@ pub(super) async fn find(
         total_only: count == 0,
     };
     let page = gateway.parts.users.clone().list_users(request).await?.into_inner();
-    let next_cursor = page.next_page_token;
+    let cursors = Cursors { next: page.next_page_token, previous: page.previous_page_token };
     let resources = render(gateway, &asked.projection, page.users).await?;
     let total = u64::try_from(page.total_size).unwrap_or_default();
-    Ok(Found { total, resources, next_cursor })
+    Ok(Found { total, resources, cursors })
 }
 
 pub(super) async fn get(

@@ -7,6 +7,7 @@
 //! before it frees its locks, so whoever gets the lock next sees the previous change: sequence
 //! order is commit order (`docs/decisions/0003-feed-by-row-lock.md` has what was rejected).
 
+mod list;
 mod page;
 mod token;
 mod watch;
@@ -17,6 +18,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use self::list::{Pages, Read, Tokens};
 pub use self::page::{InvalidPageToken, LIFETIME as PAGE_TOKEN_LIFETIME, Page, Place};
 pub use self::token::{Position, TokenKey};
 pub use self::watch::{Feed, Watch, Watched};

@@ -8,7 +8,7 @@ use std::fmt;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub use self::evaluate::{matches, matches_value};
+pub use self::evaluate::{matches, matches_value, sort_key};
 pub use self::parse::{parse, parse_values};
 use crate::path::AttributePath;
 

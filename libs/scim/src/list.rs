@@ -45,18 +45,29 @@ pub fn response(total: u64, start_index: u64, resources: Vec<Value>) -> Value {
     })
 }
 
+/// Where the pages around a page are (RFC 9865 §2); empty where there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cursors {
+    /// The next page.
+    pub next: String,
+    /// The previous page.
+    pub previous: String,
+}
+
 /// A `ListResponse` of a list by cursor (RFC 9865 §2): without `startIndex`, and with `nextCursor`
-/// unless the list ends.
+/// and `previousCursor` where there are such pages.
 #[must_use]
-pub fn cursor_response(total: u64, next_cursor: String, resources: Vec<Value>) -> Value {
+pub fn cursor_response(total: u64, cursors: Cursors, resources: Vec<Value>) -> Value {
     let mut response = json!({
         "schemas": ["urn:ietf:params:scim:api:messages:2.0:ListResponse"],
         "totalResults": total,
         "itemsPerPage": resources.len(),
         "Resources": resources,
     });
-    if !next_cursor.is_empty() {
-        response["nextCursor"] = next_cursor.into();
+    for (name, cursor) in [("nextCursor", cursors.next), ("previousCursor", cursors.previous)] {
+        if !cursor.is_empty() {
+            response[name] = cursor.into();
+        }
     }
     response
 }

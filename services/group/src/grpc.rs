@@ -18,7 +18,7 @@ use muster_proto::group::v1::{
 use muster_proto::identity::v1::BatchGetUsersRequest;
 use muster_runtime::BoxFuture;
 use muster_runtime::clock;
-use muster_runtime::feed::{Actor, Page, Place, Watch};
+use muster_runtime::feed::{Actor, Pages, Read, Watch};
 use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 use tokio_stream::{Stream, StreamExt as _};
@@ -116,47 +116,36 @@ impl GroupService for Groups {
         let request = request.into_inner();
         let organisation = organisation_id(&request.organisation_id)?;
         let with_members = request.view() == GroupView::Full;
-        // A token is for the same question only.
         let query = format!("{:?} {}", request.filter, request.order_by);
         let ordered = !request.order_by.is_empty();
-        let page =
-            self.feed.open_page(organisation, &query, &request.page_token).map_err(Error::from)?;
-        let (after, skipped) = match page.map(|page| page.place) {
-            None => (None, 0),
-            Some(Place::After(id)) => (Some(GroupId::from(id)), 0),
-            Some(Place::Skip(count)) => (None, count),
-        };
-        let skip = skipped + i64::from(request.skip.max(0));
+        let token = &request.page_token;
+        let pages = Pages::open(&self.feed, organisation, query, ordered, token, request.skip)
+            .map_err(Error::from)?;
+        let limit = if request.total_only { 0 } else { page_size(request.page_size, 100, 1_000) };
         let listing = list::Listing {
             filter: request.filter,
             order_by: request.order_by,
-            after,
-            skip,
-            limit: if request.total_only { 0 } else { page_size(request.page_size, 100, 1_000) },
+            after: pages.after().map(GroupId::from),
+            before: pages.before().map(GroupId::from),
+            skip: pages.skip,
+            limit,
             with_members,
         };
         let listed = self
             .database
             .read(organisation, move |c| Box::pin(list::list(c, organisation, listing)))
             .await?;
-        // Where the first page began, so that nothing is missed that happened between pages.
-        let head = page.map_or(listed.head.position, |page| page.head);
-        let (next_page_token, resume_token) = match listed.groups.last() {
-            Some(last) if listed.more => {
-                let place = if ordered {
-                    Place::Skip(skip + i64::try_from(listed.groups.len()).unwrap_or_default())
-                } else {
-                    Place::After(group_id(&last.id)?.uuid())
-                };
-                (self.feed.page_token(organisation, &query, Page { place, head }), String::new())
-            }
-            _ => (String::new(), self.feed.token(organisation, head)),
-        };
+        let ends = listed.groups.first().zip(listed.groups.last());
+        let ends =
+            ends.and_then(|(first, last)| Some((first.id.parse().ok()?, last.id.parse().ok()?)));
+        let (count, more, head) = (listed.groups.len(), listed.more, listed.head.position);
+        let tokens = pages.tokens(&self.feed, Read { ends, count, limit, more, head });
         Ok(Response::new(ListGroupsResponse {
             groups: listed.groups,
-            next_page_token,
+            next_page_token: tokens.next,
             total_size: i32::try_from(listed.total).unwrap_or(i32::MAX),
-            resume_token,
+            resume_token: tokens.resume,
+            previous_page_token: tokens.previous,
         }))
     }
 

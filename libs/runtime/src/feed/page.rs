@@ -21,6 +21,8 @@ const BYTES: usize = 1 + 1 + 16 + 16 + 8 + 16 + 8 + MAC_BYTES;
 pub enum Place {
     /// After this id.
     After(Uuid),
+    /// Before this id, read backwards.
+    Before(Uuid),
     /// After this many, where the order is another.
     Skip(i64),
 }
@@ -58,6 +60,7 @@ impl TokenKey {
         let (kind, place) = match page.place {
             Place::After(id) => (0, id.into_bytes()),
             Place::Skip(count) => (1, i128::from(count).to_be_bytes()),
+            Place::Before(id) => (2, id.into_bytes()),
         };
         let mut bytes = Vec::with_capacity(BYTES);
         bytes.extend_from_slice(&[VERSION, kind]);
@@ -103,6 +106,7 @@ impl TokenKey {
         let place = match body[1] {
             0 => Place::After(Uuid::from_bytes(place)),
             1 => Place::Skip(i128::from_be_bytes(place).try_into().ok()?),
+            2 => Place::Before(Uuid::from_bytes(place)),
             _ => return None,
         };
         let head = Position {
@@ -136,7 +140,12 @@ mod tests {
     #[test]
     fn a_page_token_reads_back_what_was_sealed() {
         let (organisation, now) = (OrganisationId::new(), OffsetDateTime::now_utc());
-        for place in [Place::After(Uuid::now_v7()), Place::Skip(0), Place::Skip(100_000)] {
+        for place in [
+            Place::After(Uuid::now_v7()),
+            Place::Before(Uuid::now_v7()),
+            Place::Skip(0),
+            Place::Skip(100_000),
+        ] {
             let page = page(place);
             let token = key().seal_page(organisation, "q", page, now);
             assert_eq!(key().open_page(organisation, "q", &token, now), Ok(page));

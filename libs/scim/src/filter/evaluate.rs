@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Filter, Operand, Operator};
 use crate::path::AttributePath;
 use crate::resource::date_time;
+use crate::schema::Type;
 use crate::{Object, caseless};
 
 /// Whether a resource in canonical form meets a filter.
@@ -21,6 +22,19 @@ pub fn matches_value(filter: &Filter, value: &Value) -> bool {
     evaluate(filter, &|path| match value {
         Value::Object(object) => values(path, object),
         simple => vec![simple],
+    })
+}
+
+/// What a resource in canonical form is sorted by, at the path of a single text or moment; none
+/// where it has no value. Keys compare as their texts do (RFC 7644 §3.4.2.3).
+#[must_use]
+pub fn sort_key(path: &AttributePath, resource: &Object) -> Option<String> {
+    let text = values(path, resource).first()?.as_str()?;
+    let target = path.target();
+    Some(match target.kind {
+        Type::DateTime => format!("{:040}", date_time(text)?.unix_timestamp_nanos()),
+        _ if target.case_exact => text.to_owned(),
+        _ => caseless::key(text),
     })
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Listing {
     pub filter: Option<Filter>,
     pub order_by: String,
     pub after: Option<GroupId>,
+    /// The page is read backwards from here.
+    pub before: Option<GroupId>,
     pub skip: i64,
     /// 0 for the total only.
     pub limit: i64,
@@ -30,7 +32,7 @@ pub(crate) struct Listing {
 #[derive(Debug)]
 pub(crate) struct Page {
     pub groups: Vec<Group>,
-    /// Whether there are more.
+    /// Whether there are more, in the direction in which it was read.
     pub more: bool,
     pub total: i64,
     /// The feed's newest change before the page was read.
@@ -65,9 +67,13 @@ pub(crate) async fn list(
     if let Some(after) = listing.after {
         query.push(" AND g.group_id > ").push_bind(after);
     }
+    if let Some(before) = listing.before {
+        query.push(" AND g.group_id < ").push_bind(before);
+    }
     query.push(" ORDER BY ");
     super::filter::push_order(&mut query, organisation, &listing.order_by)?;
-    query.push("g.group_id LIMIT ").push_bind(listing.limit + 1);
+    query.push(if listing.before.is_some() { "g.group_id DESC" } else { "g.group_id" });
+    query.push(" LIMIT ").push_bind(listing.limit + 1);
     query.push(" OFFSET ").push_bind(listing.skip);
     let mut rows: Vec<Row> = query.build_query_as().fetch_all(&mut *connection).await?;
     let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
@@ -76,6 +82,9 @@ pub(crate) async fn list(
     page.groups = rows.into_iter().map(|row| row.into_group(organisation)).collect();
     if listing.with_members {
         page.more |= put_members(connection, organisation, &mut page.groups).await?;
+    }
+    if listing.before.is_some() {
+        page.groups.reverse();
     }
     Ok(page)
 }

@@ -16,6 +16,8 @@ pub(crate) struct Listing {
     pub filter: Option<Filter>,
     pub order_by: String,
     pub after: Option<UserId>,
+    /// The page is read backwards from here.
+    pub before: Option<UserId>,
     pub skip: i64,
     /// 0 for the total only.
     pub limit: i64,
@@ -25,7 +27,7 @@ pub(crate) struct Listing {
 #[derive(Debug)]
 pub(crate) struct Page {
     pub users: Vec<User>,
-    /// Whether there are more.
+    /// Whether there are more, in the direction in which it was read.
     pub more: bool,
     pub total: i64,
     /// The feed's newest change before the page was read.
@@ -61,9 +63,13 @@ pub(crate) async fn list(
     if let Some(after) = listing.after {
         query.push(" AND u.user_id > ").push_bind(after);
     }
+    if let Some(before) = listing.before {
+        query.push(" AND u.user_id < ").push_bind(before);
+    }
     query.push(" ORDER BY ");
     super::filter::push_order(&mut query, organisation, &listing.order_by)?;
-    query.push("u.user_id LIMIT ").push_bind(listing.limit + 1);
+    query.push(if listing.before.is_some() { "u.user_id DESC" } else { "u.user_id" });
+    query.push(" LIMIT ").push_bind(listing.limit + 1);
     query.push(" OFFSET ").push_bind(listing.skip);
     for row in query.build().fetch_all(connection).await? {
         let row = Row {
@@ -80,6 +86,9 @@ pub(crate) async fn list(
     let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
     page.more = page.users.len() > limit;
     page.users.truncate(limit);
+    if listing.before.is_some() {
+        page.users.reverse();
+    }
     Ok(page)
 }
 
