@@ -1,4 +1,4 @@
-//! What a developer runs: `cargo xtask test` and `cargo xtask sqlx`.
+//! What a developer runs: `cargo xtask test` and its parts.
 
 mod statements;
 mod tester;
@@ -11,13 +11,15 @@ use std::time::Instant;
 use anyhow::{Context as _, bail, ensure};
 
 const HELP: &str = "\
-cargo xtask test   format, lints, contracts, SQL and every test; installs what is missing
-cargo xtask sqlx   brings .sqlx up to date with the statements in services/*/src/store";
+cargo xtask test          format, lints, contracts, SQL and every test; installs what is missing
+cargo xtask scim2-tester  scim2-tester alone, against target/debug/muster
+cargo xtask sqlx          brings .sqlx up to date with the statements in services/*/src/store";
 
 fn main() -> ExitCode {
     let task = std::env::args().nth(1).unwrap_or_default();
     let result = match task.as_str() {
         "test" => test(),
+        "scim2-tester" => scim2_tester(),
         "sqlx" => statements::write(),
         _ => Err(anyhow::anyhow!("there is no task {task:?}\n{HELP}")),
     };
@@ -28,6 +30,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn scim2_tester() -> anyhow::Result<()> {
+    tools::ensure_postgres()?;
+    tester::run(&tools::ensure_scim2()?)
 }
 
 fn test() -> anyhow::Result<()> {
