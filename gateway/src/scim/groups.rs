@@ -123,7 +123,7 @@ pub(super) async fn replace(
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &GROUP_TYPE)?;
     let id = id(path, "group")?;
-    let revision = version::expected(&headers)?;
+    let revision = expected(&gateway, &client, &id, &headers).await?;
     let document = resource::read(body(request, gateway.limits).await?, &GROUP_TYPE)?;
     let member_ids = members_of(&document)?;
     let delta = GroupDelta {
@@ -153,7 +153,7 @@ pub(super) async fn patch(
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &GROUP_TYPE)?;
     let id = id(path, "group")?;
-    let revision = version::expected(&headers)?;
+    let revision = expected(&gateway, &client, &id, &headers).await?;
     let delta = group_delta(patch::parse(body(request, gateway.limits).await?)?)?;
     let request = update(&client, id.clone(), revision, delta);
     let updated = gateway.parts.groups.clone().update_group(request).await?.into_inner();
@@ -173,14 +173,27 @@ pub(super) async fn delete(
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
+    let id = id(path, "group")?;
     let request = DeleteGroupRequest {
         organisation_id: client.organisation.id.clone(),
-        id: id(path, "group")?,
-        revision: version::expected(&headers)?,
+        revision: expected(&gateway, &client, &id, &headers).await?,
+        id,
         actor: Some(client.actor()),
     };
     gateway.parts.groups.clone().delete_group(request).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The revision that a write asks for; 0 where any will do.
+async fn expected(
+    gateway: &Gateway,
+    client: &Client,
+    id: &str,
+    headers: &HeaderMap,
+) -> Result<i64, Failure> {
+    let current =
+        async || Ok(read(gateway, client, id.to_owned(), GroupView::Basic).await?.revision);
+    version::expected(headers, current).await
 }
 
 async fn read(

@@ -110,7 +110,7 @@ pub(super) async fn replace(
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &USER_TYPE)?;
     let id = id(path, "user")?;
-    let revision = version::expected(&headers)?;
+    let revision = expected(&gateway, &client, &id, &headers).await?;
     let document = resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
     let user = User {
         organisation_id: client.organisation.id.clone(),
@@ -134,7 +134,7 @@ pub(super) async fn patch(
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &USER_TYPE)?;
     let id = id(path, "user")?;
-    let expected = version::expected(&headers)?;
+    let expected = expected(&gateway, &client, &id, &headers).await?;
     let operations = patch::parse(body(request, gateway.limits).await?)?;
     for attempt in 1.. {
         let before = read(&gateway, &client, id.clone()).await?;
@@ -203,12 +203,23 @@ pub(super) async fn delete(
     let request = DeleteUserRequest {
         organisation_id: client.organisation.id.clone(),
         id: id.clone(),
-        revision: version::expected(&headers)?,
+        revision: expected(&gateway, &client, &id, &headers).await?,
         actor: Some(client.actor()),
     };
     let deleted = gateway.parts.users.clone().delete_user(request).await?.into_inner();
     gateway.parts.hand_over_deletion(&client.organisation.id, &id, deleted.revision).await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The revision that a write asks for; 0 where any will do.
+async fn expected(
+    gateway: &Gateway,
+    client: &Client,
+    id: &str,
+    headers: &HeaderMap,
+) -> Result<i64, Failure> {
+    version::expected(headers, async || Ok(read(gateway, client, id.to_owned()).await?.revision))
+        .await
 }
 
 async fn read(gateway: &Gateway, client: &Client, id: String) -> Result<User, Failure> {

@@ -21,14 +21,30 @@ pub(super) fn revision(tag: &str) -> Option<i64> {
 }
 
 /// The revision that a write asks for by `If-Match`; 0 where any will do.
-pub(super) fn expected(headers: &HeaderMap) -> Result<i64, Failure> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(0) };
-    let text = value.to_str().unwrap_or_default().trim();
-    if text == "*" {
+///
+/// Of several tags the one that `current` says is asked for: only then is the resource read first.
+/// The writing statement still decides.
+pub(super) async fn expected(
+    headers: &HeaderMap,
+    current: impl AsyncFnOnce() -> Result<i64, Failure>,
+) -> Result<i64, Failure> {
+    let tags: Vec<&str> = headers
+        .get_all(header::IF_MATCH)
+        .iter()
+        .flat_map(|value| value.to_str().unwrap_or_default().split(','))
+        .map(str::trim)
+        .collect();
+    if tags.is_empty() || tags.contains(&"*") {
         return Ok(0);
     }
     // A tag that we never gave is of no version that there is.
-    revision(text).ok_or_else(|| {
+    let revisions: Vec<i64> = tags.into_iter().filter_map(revision).collect();
+    let named = match revisions.as_slice() {
+        [one] => Some(*one),
+        [] => None,
+        several => Some(current().await?).filter(|current| several.contains(current)),
+    };
+    named.ok_or_else(|| {
         Failure::new(
             StatusCode::PRECONDITION_FAILED,
             "If-Match names no version of the resource; send its meta.version, such as W/\"3\"",
@@ -52,19 +68,20 @@ pub(super) fn is_known(headers: &HeaderMap, revision: i64) -> bool {
 mod tests {
     use super::*;
 
-    fn read(value: &str) -> Option<i64> {
+    async fn read(value: &str) -> Option<i64> {
         let headers = HeaderMap::from_iter([(header::IF_MATCH, value.parse().unwrap())]);
-        expected(&headers).ok()
+        expected(&headers, async || Ok(3)).await.ok()
     }
 
-    #[test]
-    fn an_if_match_names_a_revision_or_any() {
-        assert_eq!(read("W/\"3\""), Some(3));
-        assert_eq!(read("\"3\""), Some(3));
-        assert_eq!(read("*"), Some(0));
-        for wrong in ["3", "W/3", "\"x\"", "\"0\"", "\"-1\""] {
-            assert_eq!(read(wrong), None, "{wrong}");
+    #[tokio::test]
+    async fn an_if_match_names_a_revision_or_any() {
+        assert_eq!(read("W/\"3\"").await, Some(3));
+        assert_eq!(read("\"2\"").await, Some(2));
+        assert_eq!(read("*").await, Some(0));
+        assert_eq!(read("\"1\", W/\"3\"").await, Some(3));
+        for wrong in ["3", "W/3", "\"x\"", "\"0\"", "\"-1\"", "\"1\", \"2\"", ""] {
+            assert_eq!(read(wrong).await, None, "{wrong}");
         }
-        assert_eq!(expected(&HeaderMap::new()).ok(), Some(0));
+        assert_eq!(expected(&HeaderMap::new(), async || Ok(3)).await.ok(), Some(0));
     }
 }
