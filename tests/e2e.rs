@@ -15,4 +15,5 @@ mod isolation;
 mod lists;
 mod local_postgres;
 mod races;
+mod schemas;
 mod sessions;

@@ -291,7 +291,7 @@ fn crowd(organisation: &str) {
     run_sql(
         &together().database_url("postgres"),
         &format!(
-            r#"INSERT INTO identity.users
+            "INSERT INTO identity.users
                       (organisation_id, user_id, revision, created_at, updated_at, origin, active,
                        user_name_key, primary_email_key, external_id, display_name_key, document,
                        search)
@@ -302,7 +302,7 @@ fn crowd(organisation: &str) {
                       jsonb_build_object('content_region', CASE WHEN n % 100 = 0 THEN 'gb' ELSE 'qq' END,
                           'custom_field_1', 'a' || n, 'custom_field_2', 'b' || n, 'custom_field_3', 'c' || n)
                  FROM generate_series(1, 5000) AS n;
-               ANALYZE identity.users"#
+               ANALYZE identity.users"
         ),
     );
 }

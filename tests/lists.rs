@@ -64,7 +64,7 @@ async fn a_list_is_sorted_by_an_attribute_as_section_3_4_2_3_says() {
         assert_eq!(paged, expected, "{sort_by} {sort_order}");
     }
     for (sort_by, sort_order) in
-        [("shoeSize", ""), ("userName", "up"), ("groups", ""), ("name", "")]
+        [("shoeSize", ""), ("userName", "up"), ("", "up"), ("groups", ""), ("name", "")]
     {
         let parameters = query(&[("sortBy", sort_by), ("sortOrder", sort_order)]);
         let refused = client.get(&format!("/Users{parameters}")).await.unwrap();
@@ -112,7 +112,24 @@ async fn a_search_request_asks_as_a_query_does() {
     let kind = search(json!({"filter": "meta.resourceType eq \"Group\""}));
     assert_eq!(names(&client.post("/.search", &kind).await.unwrap()), ["Sales", "aides"]);
 
+    // What a type does not have, it has no value of (§3.4.2.1).
+    for (filter, expected) in [
+        ("displayName sw \"a\" or userName eq \"bo\"", vec!["bo", "aides"]),
+        ("displayName pr and not (userName pr)", vec!["Sales", "aides"]),
+        ("userName ne \"bo\" and not (members pr)", vec!["cy", "Ann", "Sales", "aides"]),
+        ("members eq \"nobody\" or emails pr", vec!["cy", "Ann", "bo"]),
+    ] {
+        let found = client.post("/.search", &search(json!({"filter": filter}))).await.unwrap();
+        assert_eq!(names(&found), expected, "{filter}");
+    }
+
+    let unknown = search(json!({"foo": 1, "count": 0}));
+    assert_eq!(client.post("/.search", &unknown).await.unwrap().status, 200);
+    let refused = client.get("/Groups?sortBy=members").await.unwrap();
+    assert_eq!((refused.status, refused.at("/scimType")), (400, &json!("invalidValue")));
+
     for wrong in [
+        json!({"attributes": 5}),
         json!({"schemas": ["urn:other"]}),
         json!({"filter": "nothing eq 1"}),
         json!({"filter": {"a": 1}}),
@@ -212,7 +229,7 @@ async fn a_list_goes_on_by_cursor_as_rfc_9865_says() {
         (&client, "/Groups", vec![("cursor", cursor.as_str())], "invalidCursor"),
         (&client, "/Users", vec![("cursor", cursor.as_str()), filter], "invalidCursor"),
         (&client, "/Users", vec![("cursor", cursor.as_str()), ("sortBy", "id")], "invalidCursor"),
-        (&client, "/Users", vec![("cursor", ""), ("count", "-1")], "invalidCount"),
+        (&client, "/Users", vec![("cursor", ""), ("count", "1.5")], "invalidCount"),
         (&client, "/Users", vec![("cursor", ""), ("count", "x")], "invalidCount"),
         (&client, "/Users", vec![("cursor", ""), ("startIndex", "1")], "invalidValue"),
     ] {
@@ -220,6 +237,8 @@ async fn a_list_goes_on_by_cursor_as_rfc_9865_says() {
         assert_eq!(refused.status, 400, "{parameters:?}: {}", refused.text);
         assert_eq!(refused.at("/scimType"), keyword, "{parameters:?}");
     }
+    let none = client.get("/Users?cursor=&count=-1").await.unwrap();
+    assert_eq!((names(&none).len(), none.at("/totalResults")), (0, &json!(3)));
     let body = search(json!({"cursor": "", "count": 2}));
     let found = client.post("/Users/.search", &body).await.unwrap();
     assert_eq!(names(&found), ["cy", "Ann"]);

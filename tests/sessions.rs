@@ -11,6 +11,11 @@ async fn play_on_both(session: &str) {
 }
 
 #[tokio::test]
+async fn the_examples_of_the_rfcs_are_answered_as_they_say() {
+    play_on_both("rfc-examples.json").await;
+}
+
+#[tokio::test]
 async fn oktas_spec_test_passes() {
     play_on_both("okta-spec-test.json").await;
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::routing::any;
 use muster_runtime::transport::Transport;
 
 pub use parts::Parts;
@@ -72,6 +73,8 @@ pub fn router(config: Config) -> Router {
     };
     Router::new()
         .nest("/scim/v2", scim::routes())
+        // `nest` takes the prefix alone, but not with a slash behind it.
+        .route("/scim/v2/", any(scim::no_such_endpoint))
         .merge(server::routes())
         .layer(axum::middleware::from_fn_with_state(gateway.clone(), server::observe))
         .with_state(gateway)

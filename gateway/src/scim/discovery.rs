@@ -42,7 +42,9 @@ pub(super) async fn resource_type(
     _: Client,
     State(gateway): State<Gateway>,
     path: Result<Path<String>, PathRejection>,
+    query: RawQuery,
 ) -> Result<Response, Failure> {
+    refuse_filter(query)?;
     one(discovery::resource_types(&gateway.scim_url), &id(path, "resource type")?, "resource type")
 }
 
@@ -59,7 +61,9 @@ pub(super) async fn schema(
     _: Client,
     State(gateway): State<Gateway>,
     path: Result<Path<String>, PathRejection>,
+    query: RawQuery,
 ) -> Result<Response, Failure> {
+    refuse_filter(query)?;
     one(discovery::schemas(&gateway.scim_url), &id(path, "schema")?, "schema")
 }
 

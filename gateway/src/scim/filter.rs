@@ -28,7 +28,8 @@ pub(super) async fn to_proto(
 ) -> Result<Message, Failure> {
     let filter = simple(filter.clone());
     let mut foreign = BTreeMap::new();
-    for leaf in foreign::leaves(&filter) {
+    let leaves = foreign::leaves(&filter).into_iter();
+    for leaf in leaves.filter(|leaf| path_of(leaf).is_some_and(|path| has(resource_type, &path))) {
         let ids = foreign::resolve(gateway, organisation, leaf).await?;
         foreign.insert(leaf.to_string(), ids);
     }
@@ -75,6 +76,9 @@ impl Translation<'_> {
             return Ok(message(Kind::Ids(proto::Ids { ids: ids.clone() })));
         }
         let path = path_of(leaf).ok_or_else(|| cannot(leaf))?;
+        if !has(self.resource_type, &path) {
+            return Ok(constant(leaf, &json!({})));
+        }
         let part = path.sub_attribute.map(|part| part.name);
         let users = format!("{}{}/", self.scim_url, USER_TYPE.endpoint);
         match (path.attribute.name, part) {
@@ -92,26 +96,8 @@ impl Translation<'_> {
             // Nobody's is kept.
             ("manager", Some("displayName")) => Ok(constant(leaf, &json!({}))),
             ("members", _) => member(leaf, "member_ids", &users),
-            _ => self.own(leaf, &path),
+            _ => own(leaf, &path),
         }
-    }
-
-    /// A leaf that the owner has a column for.
-    fn own(&self, leaf: &Filter, path: &AttributePath) -> Result<Message, Error> {
-        let field = field(path).ok_or_else(|| cannot(leaf))?;
-        Ok(message(match leaf {
-            Filter::Compare { operator, operand, .. } => {
-                Kind::Comparison(comparison(field, *operator, operand))
-            }
-            Filter::Values { filter, .. } => {
-                let inner = combine(filter, &|leaf| own_part(leaf))?;
-                Kind::Value(Box::new(proto::ValueFilter {
-                    attribute: field,
-                    filter: Some(Box::new(inner)),
-                }))
-            }
-            _ => Kind::Present(field),
-        }))
     }
 
     /// A resource names an extension where it has any of the extension's attributes.
@@ -133,6 +119,24 @@ impl Translation<'_> {
         }
         message(Kind::Any(proto::Filters { filters }))
     }
+}
+
+/// A leaf that the owner has a column for.
+fn own(leaf: &Filter, path: &AttributePath) -> Result<Message, Error> {
+    let field = field(path).ok_or_else(|| cannot(leaf))?;
+    Ok(message(match leaf {
+        Filter::Compare { operator, operand, .. } => {
+            Kind::Comparison(comparison(field, *operator, operand))
+        }
+        Filter::Values { filter, .. } => {
+            let inner = combine(filter, &|leaf| own_part(leaf))?;
+            Kind::Value(Box::new(proto::ValueFilter {
+                attribute: field,
+                filter: Some(Box::new(inner)),
+            }))
+        }
+        _ => Kind::Present(field),
+    }))
 }
 
 /// The same combination of other leaves.
@@ -226,6 +230,16 @@ fn constant(leaf: &Filter, resource: &serde_json::Value) -> Message {
 fn constant_holds(leaf: &Filter, resource: &serde_json::Value) -> bool {
     let empty = Object::new();
     matches(leaf, resource.as_object().unwrap_or(&empty))
+}
+
+/// Whether resources of the type have the attribute; in a search of several types they may not.
+fn has(resource_type: &ResourceType, path: &AttributePath) -> bool {
+    match path.extension {
+        Some(extension) => resource_type.extension(extension.id).is_some(),
+        None => resource_type
+            .attribute(path.attribute.name)
+            .is_some_and(|own| std::ptr::eq(own, path.attribute)),
+    }
 }
 
 fn path_of(leaf: &Filter) -> Option<AttributePath> {

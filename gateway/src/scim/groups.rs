@@ -13,7 +13,7 @@ use muster_scim::list::Cursors;
 use muster_scim::members::{Change, GroupDelta, MembersDelta, group_delta, members_of};
 use muster_scim::projection::Projection;
 use muster_scim::schema::{GROUP_TYPE, USER_TYPE};
-use muster_scim::{Object, filter, patch, resource};
+use muster_scim::{Object, patch, resource};
 use serde_json::{Value, json as value};
 
 use super::search::Found;
@@ -40,10 +40,9 @@ pub(super) async fn find(
     asked: &Asked,
 ) -> Result<Found, Failure> {
     let filter = match &asked.filter {
-        Some(text) => {
-            let filter = filter::parse(text, &GROUP_TYPE)?;
+        Some(filter) => {
             let organisation = &client.organisation.id;
-            Some(super::filter::to_proto(gateway, organisation, &filter, &GROUP_TYPE).await?)
+            Some(super::filter::to_proto(gateway, organisation, filter, &GROUP_TYPE).await?)
         }
         None => None,
     };
@@ -129,7 +128,7 @@ pub(super) async fn replace(
     let delta = GroupDelta {
         display_name: text(&document, "displayName"),
         external_id: Some(text(&document, "externalId")),
-        members: MembersDelta::Full(member_ids.clone()),
+        members: MembersDelta::full(member_ids.clone()),
     };
     let request = update(&client, id, revision, delta);
     let updated = gateway.parts.groups.clone().update_group(request).await?.into_inner();
@@ -209,9 +208,10 @@ async fn read(
 
 fn update(client: &Client, id: String, revision: i64, delta: GroupDelta) -> UpdateGroupRequest {
     let members = match delta.members {
-        MembersDelta::Full(ids) => {
-            Some(Members::Set(MemberSet { user_ids: ids.into_iter().collect() }))
-        }
+        MembersDelta::Full { all, retained } => Some(Members::Set(MemberSet {
+            user_ids: all.into_iter().collect(),
+            retained_user_ids: retained.into_iter().collect(),
+        })),
         MembersDelta::Changes(changes) if changes.is_empty() => None,
         MembersDelta::Changes(changes) => {
             let mut delta = MemberDelta::default();

@@ -21,6 +21,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use muster_runtime::http_server::{BodyError, read_body};
+use muster_scim::filter::{Filter, parse_among};
 use muster_scim::list::Page;
 use muster_scim::path::AttributePath;
 use muster_scim::projection::Projection;
@@ -94,7 +95,7 @@ async fn not_implemented(_: Client) -> Failure {
     )
 }
 
-async fn no_such_endpoint(_: Client) -> Failure {
+pub(crate) async fn no_such_endpoint(_: Client) -> Failure {
     Failure::new(
         StatusCode::NOT_FOUND,
         "there is no such endpoint; there are /Users, /Groups, /Schemas, /ResourceTypes and \
@@ -127,7 +128,7 @@ fn id(path: Result<Path<String>, PathRejection>, what: &str) -> Result<String, F
 #[derive(Clone)]
 struct Asked {
     page: Page,
-    filter: Option<String>,
+    filter: Option<Filter>,
     /// What to order by, in the contracts' words.
     order_by: String,
     /// Where to go on, in a list by cursor (RFC 9865); empty on its first page. None in a list by
@@ -150,6 +151,15 @@ impl Asked {
         parameters: &BTreeMap<String, String>,
         resource_type: &'static ResourceType,
     ) -> Result<Self, Failure> {
+        Self::among(parameters, resource_type, &[])
+    }
+
+    /// The same where resources of other types are asked for with them.
+    fn among(
+        parameters: &BTreeMap<String, String>,
+        resource_type: &'static ResourceType,
+        others: &'static [&'static ResourceType],
+    ) -> Result<Self, Failure> {
         let parameter = |name: &str| parameters.get(&name.to_ascii_lowercase()).map(String::as_str);
         let cursor = parameter("cursor");
         let page = match cursor {
@@ -163,7 +173,9 @@ impl Asked {
         Ok(Self {
             page,
             cursor: cursor.map(str::to_owned),
-            filter: parameter("filter").map(str::to_owned),
+            filter: parameter("filter")
+                .map(|text| parse_among(text, resource_type, others))
+                .transpose()?,
             order_by: order_by(parameter("sortBy"), parameter("sortOrder"), resource_type)?,
             projection: Projection::parse(
                 parameter("attributes"),
@@ -194,14 +206,16 @@ impl Asked {
     }
 }
 
-/// The `count` of a list by cursor, where a wrong one has a keyword of its own (RFC 9865 §2.1).
+/// The `count` of a list by cursor, where a wrong one has a keyword of its own (RFC 9865 §2.1). One
+/// below 0 is 0.
 fn cursor_count(count: Option<&str>) -> Result<Option<u64>, Failure> {
     let Some(text) = count.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
-    text.parse().map(Some).map_err(|_| {
+    let number: i64 = text.parse().map_err(|_| {
         let sent: String = text.chars().take(32).collect();
-        let what = format!("count is {sent:?}; expected a whole number that is not negative");
-        Error::of(ScimType::InvalidCount, what).into()
-    })
+        let what = format!("count is {sent:?}; expected a whole number");
+        Error::of(ScimType::InvalidCount, what)
+    })?;
+    Ok(Some(u64::try_from(number).unwrap_or(0)))
 }
 
 /// What `sortBy` and `sortOrder` say, in the contracts' words (RFC 7644 §3.4.2.3).
@@ -211,6 +225,13 @@ fn order_by(
     resource_type: &'static ResourceType,
 ) -> Result<String, Failure> {
     let invalid = |what: String| Failure::from(Error::of(ScimType::InvalidValue, what));
+    let descending = match sort_order.map(|order| order.trim().to_ascii_lowercase()).as_deref() {
+        None | Some("" | "ascending") => false,
+        Some("descending") => true,
+        Some(_) => {
+            return Err(invalid("sortOrder is neither ascending nor descending".to_owned()));
+        }
+    };
     let Some(name) = sort_by.map(str::trim).filter(|name| !name.is_empty()) else {
         return Ok(String::new());
     };
@@ -219,11 +240,7 @@ fn order_by(
         .ok_or_else(|| invalid(format!("sortBy is {shown:?}, which no schema declares")))?;
     let field = filter::field(&filter::with_value(path))
         .ok_or_else(|| invalid(format!("sortBy is {shown:?}, by which nothing is sorted")))?;
-    match sort_order.map(str::to_ascii_lowercase).as_deref() {
-        None | Some("" | "ascending") => Ok(field),
-        Some("descending") => Ok(format!("{field} desc")),
-        Some(_) => Err(invalid("sortOrder is neither ascending nor descending".to_owned())),
-    }
+    Ok(if descending { format!("{field} desc") } else { field })
 }
 
 /// The parameters of a query. A name may come once: of two filters, which would be meant?

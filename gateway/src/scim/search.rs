@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use muster_scim::filter::{self, sort_key};
+use muster_scim::filter::sort_key;
 use muster_scim::list::{self, Cursors, Page};
 use muster_scim::path::AttributePath;
 use muster_scim::resource::object;
@@ -20,6 +20,19 @@ use crate::{Gateway, Limits};
 
 /// The schema of a search request.
 const SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:SearchRequest";
+
+/// What a search request may hold, in lower case; what else it holds is ignored.
+const KEYS: [&str; 9] = [
+    "schemas",
+    "attributes",
+    "excludedattributes",
+    "filter",
+    "sortby",
+    "sortorder",
+    "startindex",
+    "count",
+    "cursor",
+];
 
 /// A page of a list.
 #[derive(Default)]
@@ -58,8 +71,8 @@ pub(super) async fn groups(
     Ok(json(StatusCode::OK, &found.response(&asked)))
 }
 
-/// Users, then groups, or both in one order. A filter that only one of them can have finds that one
-/// only.
+/// Users, then groups, or both in one order. What only one of them has, the other has no value of
+/// (RFC 7644 §3.4.2.1).
 pub(super) async fn everything(
     client: Client,
     State(gateway): State<Gateway>,
@@ -73,6 +86,8 @@ pub(super) async fn everything(
     };
     Ok(json(StatusCode::OK, &found))
 }
+
+static BOTH: [&ResourceType; 2] = [&USER_TYPE, &GROUP_TYPE];
 
 /// Where a list of both types by cursor is: among the users or among the groups, whose own cursor
 /// follows.
@@ -98,7 +113,7 @@ impl Both {
         )?;
         let count =
             page.count.unwrap_or(super::DEFAULT_RESULTS).min(self.gateway.limits.max_results);
-        let (types, descending) = self.types(parameters)?;
+        let (types, descending) = types(parameters)?;
         let (total, resources) = match types.as_slice() {
             [first, second] if first.sorted && second.sorted => {
                 self.merged([first, second], page.start_index, count, descending).await?
@@ -106,31 +121,6 @@ impl Both {
             _ => self.one_after_another(&types, page.start_index, count).await?,
         };
         Ok(list::response(total, page.start_index, resources))
-    }
-
-    /// The types that can be asked, in their order: what is not sorted comes last, and first the
-    /// other way round (RFC 7644 §3.4.2.3). And whether that is the other way round.
-    fn types(&self, parameters: &BTreeMap<String, String>) -> Result<(Vec<Typed>, bool), Failure> {
-        let (mut types, mut refusals) = (Vec::new(), Vec::new());
-        for resource_type in [&USER_TYPE, &GROUP_TYPE] {
-            match Typed::of(parameters, resource_type) {
-                Ok(typed) => types.push(typed),
-                Err(failure) => refusals.push(failure),
-            }
-        }
-        // What neither of them can answer, or what is wrong anyway, is told.
-        let wrong = refusals.iter().position(|failure| !failure.is_of_the_schema());
-        if let Some(at) = wrong.or(types.is_empty().then_some(0)) {
-            return Err(refusals.swap_remove(at));
-        }
-        let sorts = parameters.get("sortby").is_some_and(|name| !name.trim().is_empty());
-        if sorts && types.iter().all(|typed| !typed.sorted) {
-            // The refusal of the first says what is wrong with the order.
-            Asked::of(parameters, types[0].resource_type)?;
-        }
-        let descending = types.iter().any(|typed| typed.asked.order_by.ends_with(" desc"));
-        types.sort_by_key(|typed| sorts && typed.sorted == descending);
-        Ok((types, descending))
     }
 
     async fn one_after_another(
@@ -217,7 +207,7 @@ impl Both {
             }
         };
         parameters.insert("cursor".to_owned(), inner.to_owned());
-        let (types, _) = self.types(&parameters)?;
+        let (types, _) = types(&parameters)?;
         let of = |wanted: &ResourceType| {
             types.iter().find(|typed| typed.resource_type.name == wanted.name)
         };
@@ -276,6 +266,31 @@ impl Both {
     }
 }
 
+/// The types that can be asked, in their order: what is not sorted comes last, and first the
+/// other way round (RFC 7644 §3.4.2.3). And whether that is the other way round.
+fn types(parameters: &BTreeMap<String, String>) -> Result<(Vec<Typed>, bool), Failure> {
+    let (mut types, mut refusals) = (Vec::new(), Vec::new());
+    for resource_type in BOTH {
+        match Typed::of(parameters, resource_type) {
+            Ok(typed) => types.push(typed),
+            Err(failure) => refusals.push(failure),
+        }
+    }
+    // What neither of them can answer, or what is wrong anyway, is told.
+    let wrong = refusals.iter().position(|failure| !failure.is_of_the_schema());
+    if let Some(at) = wrong.or(types.is_empty().then_some(0)) {
+        return Err(refusals.swap_remove(at));
+    }
+    let sorts = parameters.get("sortby").is_some_and(|name| !name.trim().is_empty());
+    if sorts && types.iter().all(|typed| !typed.sorted) {
+        // The refusal of the first says what is wrong with the order.
+        Asked::among(parameters, types[0].resource_type, &BOTH)?;
+    }
+    let descending = types.iter().any(|typed| typed.asked.order_by.ends_with(" desc"));
+    types.sort_by_key(|typed| sorts && typed.sorted == descending);
+    Ok((types, descending))
+}
+
 /// What is asked of one type.
 struct Typed {
     resource_type: &'static ResourceType,
@@ -296,10 +311,7 @@ impl Typed {
         if !has {
             parameters.remove("sortby");
         }
-        let asked = Asked::of(&parameters, resource_type)?;
-        if let Some(text) = &asked.filter {
-            filter::parse(text, resource_type)?;
-        }
+        let asked = Asked::among(&parameters, resource_type, &BOTH)?;
         Ok(Self { resource_type, asked, sort_by, sorted: has })
     }
 }
@@ -309,15 +321,20 @@ async fn parameters(request: Request, limits: Limits) -> Result<BTreeMap<String,
     let mut parameters = BTreeMap::new();
     for (key, value) in object(body(request, limits).await?)? {
         let name = key.to_ascii_lowercase();
+        if !KEYS.contains(&name.as_str()) {
+            continue;
+        }
         let text = match value {
             Value::Null => continue,
             Value::String(text) => text,
-            Value::Number(number) => number.to_string(),
+            Value::Number(number) if matches!(name.as_str(), "startindex" | "count") => {
+                number.to_string()
+            }
             Value::Array(items) => {
                 let texts: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
                 texts.ok_or_else(|| wrong(&key, "an array of strings"))?.join(",")
             }
-            _ => return Err(wrong(&key, "a string, a number or an array of strings")),
+            _ => return Err(wrong(&key, "a string or an array of strings")),
         };
         if name == "schemas" && !text.split(',').any(|urn| urn.eq_ignore_ascii_case(SCHEMA)) {
             return Err(wrong(&key, &format!("an array that holds {SCHEMA:?}")));

@@ -357,6 +357,7 @@ mod tests {
         fn value(attribute: &Attribute) -> Value {
             let one = match attribute.kind {
                 Type::Boolean => true.into(),
+                Type::Binary => "TUlJRA==".into(),
                 Type::Complex => Value::Object(object(attribute.sub_attributes)),
                 _ => attribute.name.into(),
             };

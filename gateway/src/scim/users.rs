@@ -12,7 +12,7 @@ use muster_proto::identity::v1::{
 use muster_scim::list::Cursors;
 use muster_scim::projection::Projection;
 use muster_scim::schema::{MUSTER_USER, USER_TYPE};
-use muster_scim::{filter, patch, resource};
+use muster_scim::{patch, resource};
 use serde_json::Value;
 use tonic::{Code, Status};
 
@@ -43,10 +43,9 @@ pub(super) async fn find(
     asked: &Asked,
 ) -> Result<Found, Failure> {
     let filter = match &asked.filter {
-        Some(text) => {
-            let filter = filter::parse(text, &USER_TYPE)?;
+        Some(filter) => {
             let organisation = &client.organisation.id;
-            Some(super::filter::to_proto(gateway, organisation, &filter, &USER_TYPE).await?)
+            Some(super::filter::to_proto(gateway, organisation, filter, &USER_TYPE).await?)
         }
         None => None,
     };
@@ -76,7 +75,8 @@ pub(super) async fn get(
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &USER_TYPE)?;
     let user = read(&gateway, &client, id(path, "user")?).await?;
-    if version::is_known(&headers, user.revision) {
+    // Who of the declared approvers is in force changes without the user's version.
+    if user.declared_approvers.is_empty() && version::is_known(&headers, user.revision) {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
         response
             .headers_mut()

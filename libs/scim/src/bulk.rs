@@ -175,27 +175,48 @@ impl Operation {
     }
 }
 
-/// Replaces every string that is a reference, and references in double quotes within paths.
+/// Replaces references where ids stand: in `value`, `manager` and `members`, and in double quotes
+/// within a `path`. A title that looks like one is a title.
 pub fn replace_in(value: &mut Value, id_of: &mut dyn FnMut(&str) -> Option<String>) {
     match value {
-        Value::String(text) => {
-            if let Some(reference) = text.strip_prefix(REFERENCE) {
-                if let Some(id) = id_of(reference) {
-                    *text = id;
+        Value::Array(values) => values.iter_mut().for_each(|value| replace_in(value, id_of)),
+        Value::Object(parts) => {
+            for (name, part) in parts {
+                match name.to_ascii_lowercase().as_str() {
+                    "value" | "manager" | "members" => replace_ids(part, id_of),
+                    "path" => replace_quoted(part, id_of),
+                    name if name.ends_with(":manager") => replace_ids(part, id_of),
+                    _ => replace_in(part, id_of),
                 }
-            } else if text.contains(&format!("\"{REFERENCE}")) {
-                let mut parts = text.split('"').map(str::to_owned).collect::<Vec<_>>();
-                for part in &mut parts {
-                    if let Some(id) = part.strip_prefix(REFERENCE).and_then(&mut *id_of) {
-                        *part = id;
-                    }
-                }
-                *text = parts.join("\"");
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(|value| replace_in(value, id_of)),
-        Value::Object(parts) => parts.values_mut().for_each(|value| replace_in(value, id_of)),
         _ => {}
+    }
+}
+
+fn replace_ids(value: &mut Value, id_of: &mut dyn FnMut(&str) -> Option<String>) {
+    match value {
+        Value::String(text) => {
+            if let Some(id) = text.strip_prefix(REFERENCE).and_then(id_of) {
+                *text = id;
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| replace_ids(value, id_of)),
+        other => replace_in(other, id_of),
+    }
+}
+
+fn replace_quoted(path: &mut Value, id_of: &mut dyn FnMut(&str) -> Option<String>) {
+    if let Value::String(text) = path
+        && text.contains(&format!("\"{REFERENCE}"))
+    {
+        let mut parts = text.split('"').map(str::to_owned).collect::<Vec<_>>();
+        for part in &mut parts {
+            if let Some(id) = part.strip_prefix(REFERENCE).and_then(&mut *id_of) {
+                *part = id;
+            }
+        }
+        *text = parts.join("\"");
     }
 }
 
@@ -232,6 +253,18 @@ mod tests {
         let data = operation.data.unwrap();
         assert_eq!(data["Operations"][0]["value"][0]["value"], "A");
         assert_eq!(data["Operations"][1]["path"], "members[value eq \"B\"]");
+    }
+
+    #[test]
+    fn a_text_that_looks_like_a_reference_is_a_text() {
+        let operation = bulk(json!([{
+            "method": "POST", "path": "/Users", "bulkId": "a",
+            "data": {"userName": "a", "title": "bulkId:b", "emails": [{"display": "bulkId:c"}]},
+        }]))
+        .unwrap()
+        .operations
+        .remove(0);
+        assert!(operation.references().is_empty());
     }
 
     #[test]

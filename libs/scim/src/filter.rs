@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 pub use self::evaluate::{matches, matches_value, sort_key};
-pub use self::parse::{parse, parse_values};
+pub use self::parse::{parse, parse_among, parse_values};
 use crate::path::AttributePath;
 
 /// The longest filter, in bytes.

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::filter::{Filter, Operand, Operator};
+use crate::filter::{Filter, Operand, Operator, matches_value};
 use crate::patch::{Kind, Operation};
 use crate::path::PatchPath;
 use crate::resource::{kind_of, normalise};
@@ -28,7 +28,12 @@ pub enum MembersDelta {
     /// Some come, some go; the ids as they were sent.
     Changes(BTreeMap<String, Change>),
     /// They become these.
-    Full(BTreeSet<String>),
+    Full {
+        /// Who is a member.
+        all: BTreeSet<String>,
+        /// Who stays where they are a member.
+        retained: BTreeSet<String>,
+    },
 }
 
 /// What becomes of one member.
@@ -47,11 +52,77 @@ impl Default for MembersDelta {
 }
 
 impl MembersDelta {
-    fn change(&mut self, ids: BTreeSet<String>, change: Change) {
-        match (self, change) {
-            (Self::Changes(changes), _) => changes.extend(ids.into_iter().map(|id| (id, change))),
-            (Self::Full(members), Change::Add) => members.extend(ids),
-            (Self::Full(members), Change::Remove) => members.retain(|id| !ids.contains(id)),
+    /// Exactly these.
+    #[must_use]
+    pub fn full(all: BTreeSet<String>) -> Self {
+        Self::Full { all, retained: BTreeSet::new() }
+    }
+
+    fn add(&mut self, ids: BTreeSet<String>) {
+        match self {
+            Self::Changes(changes) => changes.extend(ids.into_iter().map(|id| (id, Change::Add))),
+            Self::Full { all, .. } => all.extend(ids),
+        }
+    }
+
+    fn remove(&mut self, whom: Whom) {
+        match (&mut *self, whom) {
+            (Self::Changes(changes), Whom::These(ids)) => {
+                changes.extend(ids.into_iter().map(|id| (id, Change::Remove)));
+            }
+            (Self::Changes(changes), Whom::AllBut(mut stay)) => {
+                let of = |wanted: Change| {
+                    let changes = changes.iter().filter(move |(_, change)| **change == wanted);
+                    changes.map(|(id, _)| id.clone()).collect::<BTreeSet<_>>()
+                };
+                let (added, removed) = (of(Change::Add), of(Change::Remove));
+                let all = added.intersection(&stay).cloned().collect();
+                stay.retain(|id| !removed.contains(id));
+                *self = Self::Full { all, retained: stay };
+            }
+            (Self::Full { all, retained }, Whom::These(ids)) => {
+                all.retain(|id| !ids.contains(id));
+                retained.retain(|id| !ids.contains(id));
+            }
+            (Self::Full { all, retained }, Whom::AllBut(stay)) => {
+                all.retain(|id| stay.contains(id));
+                retained.retain(|id| stay.contains(id));
+            }
+        }
+    }
+}
+
+/// Members that a filter names, whoever the members are.
+#[derive(Debug, Clone, PartialEq)]
+enum Whom {
+    These(BTreeSet<String>),
+    AllBut(BTreeSet<String>),
+}
+
+impl Whom {
+    fn everybody() -> Self {
+        Self::AllBut(BTreeSet::new())
+    }
+
+    fn nobody() -> Self {
+        Self::These(BTreeSet::new())
+    }
+
+    fn not(self) -> Self {
+        match self {
+            Self::These(ids) => Self::AllBut(ids),
+            Self::AllBut(ids) => Self::These(ids),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        let both = |a: &BTreeSet<String>, b: &BTreeSet<String>| a & b;
+        match (self, other) {
+            (Self::These(a), Self::These(b)) => Self::These(both(&a, &b)),
+            (Self::These(these), Self::AllBut(but)) | (Self::AllBut(but), Self::These(these)) => {
+                Self::These(&these - &but)
+            }
+            (Self::AllBut(a), Self::AllBut(b)) => Self::AllBut(&a | &b),
         }
     }
 }
@@ -143,7 +214,7 @@ fn fold_members(
     value: Value,
 ) -> Result<(), Error> {
     match (kind, filter) {
-        (Kind::Remove, Some(filter)) => members.change(named(filter)?, Change::Remove),
+        (Kind::Remove, Some(filter)) => members.remove(named(filter)?),
         (_, Some(_)) => {
             return Err(Error::of(
                 ScimType::Mutability,
@@ -151,32 +222,58 @@ fn fold_members(
             ));
         }
         (Kind::Remove, None) => match ids(value)? {
-            Some(ids) => members.change(ids, Change::Remove),
-            None => *members = MembersDelta::Full(BTreeSet::new()),
+            Some(ids) => members.remove(Whom::These(ids)),
+            None => *members = MembersDelta::full(BTreeSet::new()),
         },
-        (Kind::Replace, None) => *members = MembersDelta::Full(ids(value)?.unwrap_or_default()),
-        (Kind::Add, None) => members.change(ids(value)?.unwrap_or_default(), Change::Add),
+        (Kind::Replace, None) => *members = MembersDelta::full(ids(value)?.unwrap_or_default()),
+        (Kind::Add, None) => members.add(ids(value)?.unwrap_or_default()),
     }
     Ok(())
 }
 
-/// The members that a filter names: `value eq "…"`, or several of them joined by `or`.
-fn named(filter: &Filter) -> Result<BTreeSet<String>, Error> {
-    match filter {
-        Filter::Compare { path, operator: Operator::Equal, operand: Operand::String(id) }
-            if path.attribute.name == "value" =>
-        {
-            Ok(BTreeSet::from([id.clone()]))
+/// The members whom a filter on their `value`, `$ref` and `type` names. All are users, so it can be
+/// told without reading them.
+fn named(filter: &Filter) -> Result<Whom, Error> {
+    let fold = |filters: &[Filter], of: fn(Whom, Whom) -> Whom| {
+        let mut named = filters.iter().map(named);
+        let first = named.next().unwrap_or(Ok(Whom::everybody()))?;
+        named.try_fold(first, |all, next| Ok(of(all, next?)))
+    };
+    Ok(match filter {
+        Filter::And(filters) => fold(filters, Whom::and)?,
+        Filter::Or(filters) => fold(filters, |a, b| a.not().and(b.not()).not())?,
+        Filter::Not(filter) => named(filter)?.not(),
+        Filter::Present(_) => Whom::everybody(),
+        Filter::Compare { path, operator, operand } if path.attribute.name == "type" => {
+            let user = json!({"type": "User"});
+            let leaf =
+                Filter::Compare { path: *path, operator: *operator, operand: operand.clone() };
+            if matches_value(&leaf, &user) { Whom::everybody() } else { Whom::nobody() }
         }
-        Filter::Or(filters) => {
-            let sets = filters.iter().map(named).collect::<Result<Vec<_>, _>>()?;
-            Ok(sets.into_iter().flatten().collect())
+        Filter::Compare { path, operator: Operator::Equal, operand: Operand::String(text) } => {
+            let id = if path.attribute.name == "$ref" { id_in(text) } else { text };
+            Whom::These(BTreeSet::from([id.to_owned()]))
         }
-        other => Err(Error::of(
-            ScimType::InvalidFilter,
-            format!("members are named by value eq \"…\", joined by or; the path has {other}"),
-        )),
-    }
+        Filter::Compare { operator: Operator::Equal, operand: Operand::Null, .. } => Whom::nobody(),
+        Filter::Compare { path, operator: Operator::NotEqual, operand } => {
+            let (path, operator, operand) = (*path, Operator::Equal, operand.clone());
+            named(&Filter::Compare { path, operator, operand })?.not()
+        }
+        other => {
+            return Err(Error::of(
+                ScimType::InvalidFilter,
+                format!(
+                    "the path has {other}; members are named by value eq \"…\", ne, pr, and, or \
+                     and not"
+                ),
+            ));
+        }
+    })
+}
+
+/// The id at the end of a user's address.
+fn id_in(address: &str) -> &str {
+    address.rsplit_once("/Users/").map_or("", |(_, id)| id)
 }
 
 /// The members of a group document in canonical form (POST, PUT).
@@ -257,7 +354,7 @@ mod tests {
     fn changes(operations: Value) -> Vec<(String, Change)> {
         match delta(operations).unwrap().members {
             MembersDelta::Changes(changes) => changes.into_iter().collect(),
-            MembersDelta::Full(_) => panic!("a full set"),
+            MembersDelta::Full { .. } => panic!("a full set"),
         }
     }
 
@@ -282,9 +379,47 @@ mod tests {
         let nobody = json!([{"op": "Remove", "path": "members", "value": []}]);
         assert_eq!(changes(nobody), []);
         let all = delta(json!([{"op": "remove", "path": "members"}])).unwrap();
-        assert_eq!(all.members, MembersDelta::Full(BTreeSet::new()));
+        assert_eq!(all.members, MembersDelta::full(BTreeSet::new()));
         let either = json!([{"op": "remove", "path": "members[value eq \"a\" or value eq \"b\"]"}]);
         assert_eq!(changes(either).len(), 2);
+    }
+
+    #[test]
+    fn a_filter_names_members_without_knowing_them() {
+        let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
+        let removed = |filter: &str| {
+            let path = format!("members[{filter}]");
+            delta(json!([
+                {"op": "add", "path": "members", "value": ["new"]},
+                {"op": "remove", "path": path},
+            ]))
+            .unwrap()
+            .members
+        };
+        let everybody = MembersDelta::full(BTreeSet::new());
+        for filter in
+            ["type eq \"User\"", "value pr", "$ref pr", "value ne null", "not (type ne \"user\")"]
+        {
+            assert_eq!(removed(filter), everybody, "{filter}");
+        }
+        for filter in [
+            "value ne \"a\"",
+            "not (value eq \"a\")",
+            "type eq \"User\" and not ($ref eq \"https://x/Users/a\")",
+        ] {
+            let but_one = MembersDelta::Full { all: set(&[]), retained: set(&["a"]) };
+            assert_eq!(removed(filter), but_one, "{filter}");
+        }
+        let but_new = MembersDelta::Full { all: set(&["new"]), retained: set(&["new"]) };
+        assert_eq!(removed("value ne \"new\""), but_new);
+        for filter in ["value eq \"a\" and type eq \"User\"", "$ref eq \"https://x/Users/a\""] {
+            let changes = [("a".into(), Change::Remove), ("new".into(), Change::Add)];
+            assert_eq!(removed(filter), MembersDelta::Changes(changes.into()), "{filter}");
+        }
+        let nobody = MembersDelta::Changes([("new".into(), Change::Add)].into());
+        for filter in ["type eq \"Group\"", "value eq \"a\" and value eq \"b\"", "value eq null"] {
+            assert_eq!(removed(filter), nobody, "{filter}");
+        }
     }
 
     #[test]
@@ -299,7 +434,7 @@ mod tests {
             {"op": "remove", "path": "members[value eq \"a\"]"},
             {"op": "add", "path": "members", "value": ["c"]},
         ]);
-        let full = MembersDelta::Full(["b", "c"].map(String::from).into());
+        let full = MembersDelta::full(["b", "c"].map(String::from).into());
         assert_eq!(delta(operations).unwrap().members, full);
     }
 

@@ -101,7 +101,6 @@ fn operation(index: usize, value: Value) -> Result<Operation, Error> {
         } else if key.eq_ignore_ascii_case("path") {
             path = match value {
                 Value::Null => None,
-                Value::String(text) if text.trim().is_empty() => None,
                 Value::String(text) => Some(text),
                 other => return Err(syntax(format!("has a path that is {}", kind_of(&other)))),
             };
@@ -163,15 +162,12 @@ impl Patch {
                 )),
             };
         };
-        let (path, filter) = match PatchPath::parse(&path, self.resource_type)? {
-            PatchPath::Extension(extension) if kind == Kind::Remove => {
-                self.document.remove(extension.id);
-                return Ok(());
-            }
-            PatchPath::Extension(extension) => return self.set_extension(kind, extension, value),
-            PatchPath::Attribute(path) => (path, None),
-            PatchPath::Values { path, filter } => (path, Some(filter)),
-        };
+        let path = PatchPath::parse(&path, self.resource_type)?;
+        if let PatchPath::Extension(extension) = path {
+            let value = if kind == Kind::Remove { Value::Null } else { value };
+            return self.set_extension(kind, extension, value);
+        }
+        let Some((path, filter)) = path.of_attribute() else { return Ok(()) };
         if path.attribute.name == "password" {
             return Ok(());
         }
@@ -190,17 +186,17 @@ impl Patch {
         self.set(kind, &path, filter.as_ref(), value)
     }
 
-    /// A value without a path: its keys are attribute names, dotted names, URN paths or the URNs of
-    /// extensions. What is read-only or declared by no schema is ignored there.
+    /// A value without a path: its keys are attribute names, paths or the URNs of extensions. What is read-only or declared by no schema is ignored there.
     fn set_each(&mut self, kind: Kind, values: Object) -> Result<(), Error> {
         for (key, value) in values {
             if let Some(extension) = self.resource_type.extension(&key) {
                 self.set_extension(kind, extension, value)?;
-            } else if let Some(path) = AttributePath::resolve(&key, self.resource_type)
+            } else if let Ok(path) = PatchPath::parse(&key, self.resource_type)
+                && let Some((path, filter)) = path.of_attribute()
                 && is_written(path.attribute)
                 && path.target().mutability != Mutability::ReadOnly
             {
-                self.set(kind, &path, None, value)?;
+                self.set(kind, &path, filter.as_ref(), value)?;
             }
         }
         Ok(())
@@ -280,7 +276,8 @@ impl Patch {
                 value => normalise(attribute, value, &path.to_string())?,
             },
         };
-        if new.is_none() && attribute.required && kind != Kind::Remove {
+        let empty = |new: &Value| new.as_str().is_some_and(|text| text.trim().is_empty());
+        if attribute.required && kind != Kind::Remove && new.as_ref().is_none_or(empty) {
             return Err(Error::of(
                 ScimType::InvalidValue,
                 format!("{path} would have no value; every resource has one"),
@@ -385,6 +382,11 @@ fn set_values(
                 }
             }
             if changed.is_empty() && kind != Kind::Remove {
+                // What is to be replaced must be there (§3.5.2.3), but for an address: Entra ID
+                // replaces `emails[type eq "work"].value` of users who have none.
+                if kind == Kind::Replace && filter.is_some() && path.attribute.name != "emails" {
+                    return Err(no_target(&at));
+                }
                 let mut whole = described(filter, &at)?;
                 set_part(&mut whole, kind, part, value, &at)?;
                 // One that was to be unassigned is not there already.

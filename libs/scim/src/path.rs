@@ -91,6 +91,16 @@ pub enum PatchPath {
 }
 
 impl PatchPath {
+    /// The attribute, and which of its values; none for an extension.
+    #[must_use]
+    pub fn of_attribute(self) -> Option<(AttributePath, Option<Filter>)> {
+        match self {
+            Self::Extension(_) => None,
+            Self::Attribute(path) => Some((path, None)),
+            Self::Values { path, filter } => Some((path, Some(filter))),
+        }
+    }
+
     /// Parses an operation's `path`; `invalidPath` where it is malformed or nothing is declared by
     /// that name.
     pub fn parse(text: &str, resource_type: &'static ResourceType) -> Result<Self, Error> {

@@ -1,5 +1,7 @@
 //! Reading what a client sent of a resource, into canonical form.
 
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
 use serde_json::Value;
 
 use crate::schema::{Attribute, Mutability, ResourceType, Schema, Type};
@@ -101,6 +103,13 @@ pub fn normalise(
     let values = if attribute.name == "approvers" { split_at_commas(values) } else { values };
     let mut normalised = Vec::with_capacity(values.len());
     for (index, value) in values.into_iter().enumerate() {
+        let declared =
+            |parts: &Object| parts.keys().any(|name| attribute.sub_attribute(name).is_some());
+        if attribute.kind == Type::Complex && value.as_object().is_some_and(|v| !declared(v)) {
+            return Err(invalid(format!(
+                "{at}[{index}] has no attribute that the schema declares"
+            )));
+        }
         if let Some(value) = single(attribute, value, &format!("{at}[{index}]"))? {
             normalised.push(value);
         }
@@ -117,7 +126,6 @@ fn single(attribute: &'static Attribute, value: Value, at: &str) -> Result<Optio
     };
     match (attribute.kind, value) {
         (_, Value::Null) => Ok(None),
-        (_, Value::Array(values)) if values.is_empty() => Ok(None),
         (Type::Complex, Value::Object(object)) => {
             let object = parts(attribute.sub_attributes, object, at)?;
             Ok((!object.is_empty()).then_some(Value::Object(object)))
@@ -231,12 +239,23 @@ fn check_text(attribute: &Attribute, text: &str, at: &str) -> Result<(), Error> 
     if !long && text.chars().count() > LONGEST_STRING {
         return Err(invalid(format!("{at} is longer than {LONGEST_STRING} characters")));
     }
+    if attribute.kind == Type::Binary && !is_base64(text) {
+        return Err(invalid(format!("{at} is not Base64 (RFC 4648 §4), as binary values are")));
+    }
     let lines = matches!(attribute.name, "formatted" | "streetAddress");
     let allowed = |c: char| c == '\t' || (lines && matches!(c, '\n' | '\r'));
     if text.chars().any(|c| c < ' ' && !allowed(c)) {
         return Err(invalid(format!("{at} holds control characters; expected one line of text")));
     }
     Ok(())
+}
+
+/// Whether a text is Base64, with or without padding.
+fn is_base64(text: &str) -> bool {
+    let config = GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    GeneralPurpose::new(&alphabet::STANDARD, config).decode(text).is_ok()
 }
 
 /// Each string of `approvers` may hold several addresses; the first of equals stays.
@@ -343,6 +362,12 @@ mod tests {
             (json!({"userName": "a", "active": "yes"}), "active"),
             (json!({"userName": "a", "name": "Ann"}), "name"),
             (json!({"userName": "a", "emails": [1]}), "emails[0]"),
+            (json!({"userName": "a", "emails": [{"address": "a@b.c"}]}), "emails[0]"),
+            (json!({"userName": "a", "active": []}), "active"),
+            (
+                json!({"userName": "a", "x509Certificates": [{"value": "***"}]}),
+                "x509Certificates[0].value",
+            ),
             (json!({"userName": "a", "emails": [{"value": true}]}), "emails[0].value"),
             (json!({"userName": "a", "title": "x\u{7}"}), "title"),
             (json!({"userName": "a".repeat(1025)}), "userName"),

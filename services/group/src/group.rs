@@ -123,8 +123,8 @@ pub(crate) enum Members {
     Keep,
     /// Some come, some go.
     Delta { add: MemberIds, remove: MemberIds },
-    /// They become these.
-    Set(MemberIds),
+    /// They become these, and those of the retained who are there already.
+    Set { all: MemberIds, retained: MemberIds },
 }
 
 /// Whether a user who was seen once is still there.

@@ -161,7 +161,10 @@ impl GroupService for Groups {
                 add: MemberIds::new(delta.add),
                 remove: MemberIds::new(delta.remove),
             },
-            Some(MembersChange::Set(set)) => Members::Set(MemberIds::new(set.user_ids)),
+            Some(MembersChange::Set(set)) => Members::Set {
+                all: MemberIds::new(set.user_ids),
+                retained: MemberIds::new(set.retained_user_ids),
+            },
         };
         let update = store::Update {
             organisation,

@@ -47,7 +47,14 @@ pub struct Prepared {
 /// Applies the rules to what a client sent.
 pub fn prepare(mut user: User, write: &Write, default_locale: &str) -> Result<Prepared, Error> {
     clear_computed(&mut user);
-    user.emails.retain(|email| !is_blank(email.value.as_deref()));
+    for email in &mut user.emails {
+        email.value = email.value.take().filter(|value| !value.trim().is_empty());
+    }
+    user.emails.retain(|email| *email != MultiValue::default());
+    if is_blank(user.user_name.as_deref()) && *write == Write::Exact {
+        let description = "is empty; every user has one".into();
+        return Err(Error::Invalid { field: "user_name", description });
+    }
     if is_blank(user.user_name.as_deref()) {
         user.user_name = primary_email(&user.emails).map(str::to_owned);
     }
@@ -116,11 +123,11 @@ pub fn primary_email(emails: &[MultiValue]) -> Option<&str> {
     let is_work = |email: &&MultiValue| {
         email.r#type.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("work"))
     };
-    emails
-        .iter()
+    let emails = || emails.iter().filter(|email| email.value.is_some());
+    emails()
         .find(|email| email.primary == Some(true))
-        .or_else(|| emails.iter().find(is_work))
-        .or_else(|| emails.first())
+        .or_else(|| emails().find(is_work))
+        .or_else(|| emails().next())
         .and_then(|email| email.value.as_deref())
 }
 

@@ -13,6 +13,16 @@ pub fn parse(text: &str, resource_type: &'static ResourceType) -> Result<Filter,
     Parser::new(text, Scope::Resource(resource_type)).filter()
 }
 
+/// Parses a filter on resources of several types, for one of them. An attribute of another is one
+/// without a value (RFC 7644 §3.4.2.1).
+pub fn parse_among(
+    text: &str,
+    resource_type: &'static ResourceType,
+    others: &'static [&'static ResourceType],
+) -> Result<Filter, Error> {
+    Parser::new(text, Scope::Resources(resource_type, others)).filter()
+}
+
 /// Parses a filter on the values of a multi-valued attribute: what stands in brackets.
 pub fn parse_values(text: &str, attribute: &'static Attribute) -> Result<Filter, Error> {
     Parser::new(text, Scope::Values(attribute)).filter()
@@ -25,6 +35,7 @@ static VALUE: Attribute = Attribute { name: "value", ..Attribute::DEFAULT };
 #[derive(Clone, Copy)]
 enum Scope {
     Resource(&'static ResourceType),
+    Resources(&'static ResourceType, &'static [&'static ResourceType]),
     Values(&'static Attribute),
 }
 
@@ -32,6 +43,9 @@ impl Scope {
     fn resolve(self, name: &str) -> Option<AttributePath> {
         match self {
             Self::Resource(resource_type) => AttributePath::resolve(name, resource_type),
+            Self::Resources(resource_type, others) => std::iter::once(resource_type)
+                .chain(others.iter().copied())
+                .find_map(|resource_type| AttributePath::resolve(name, resource_type)),
             Self::Values(attribute) => {
                 let part = if attribute.kind == Type::Complex {
                     attribute.sub_attribute(name)?
@@ -191,7 +205,8 @@ impl<'t> Parser<'t> {
                 Operand::Boolean(false)
             }
             (Type::Boolean, _) => return wrong("true or false"),
-            (Type::DateTime, Value::String(text)) if substring => Operand::String(text.clone()),
+            (Type::DateTime, _) if substring => return wrong("an ordering"),
+            (Type::Binary, _) if !equality && !substring => return wrong("eq or ne for a binary"),
             (Type::DateTime, Value::String(text)) => match date_time(text) {
                 Some(moment) => Operand::DateTime(moment),
                 None => return wrong("a date and time such as \"2026-01-31T08:30:00Z\""),
@@ -290,7 +305,7 @@ fn error(what: &str) -> Error {
 }
 
 fn shown(text: &str) -> String {
-    text.chars().take(40).collect()
+    text.chars().take(200).collect()
 }
 
 /// A complex attribute that is compared as a whole means its `value` (RFC 7644 §3.4.2.2; Entra ID
@@ -387,6 +402,8 @@ mod tests {
             ("(title pr", "\")\""),
             ("active gt true", "eq or ne"),
             ("active co \"t\"", "eq or ne"),
+            ("meta.created co \"2026\"", "an ordering"),
+            ("x509Certificates.value gt \"x\"", "eq or ne"),
             ("userName eq 1", "a string"),
             ("meta.created gt \"yesterday\"", "date and time"),
             ("name eq \"x\"", "sub-attributes"),

@@ -52,7 +52,7 @@ fn a_value_without_a_path_may_have_dotted_and_urn_keys() {
     let manager = format!("{ENTERPRISE}:manager");
     let user = patched(json!([{"op": "Add", "value": {
         "name.familyName": "Cole", (&manager): {"value": "42"}, "displayName": "Ann C",
-        MUSTER: {"customField1": "x"}, "id": "ignored", "shoeSize": 44, "groups": [],
+        MUSTER: {"customField1": "x"}, "emails[type eq \"home\"].value": "new@y.example", "id": "ignored", "shoeSize": 44, "groups": [],
     }}]))
     .unwrap();
     assert_eq!(user["name"], json!({"givenName": "Ann", "familyName": "Cole"}));
@@ -60,6 +60,7 @@ fn a_value_without_a_path_may_have_dotted_and_urn_keys() {
     assert_eq!(user[MUSTER]["customField1"], "x");
     assert_eq!(user[MUSTER]["contentRegion"], "GB");
     assert_eq!(user["displayName"], "Ann C");
+    assert_eq!(user["emails"][1]["value"], "new@y.example");
     assert!(user.get("shoeSize").is_none() && user.get("id").is_none());
 }
 
@@ -90,6 +91,9 @@ fn what_is_to_be_replaced_must_be_there_as_section_3_5_2_3_says() {
     for operation in [
         json!({"op": "replace", "path": "emails[type eq \"fax\"]", "value": {"value": "x@x.example"}}),
         json!({"op": "replace", "path": "emails[value eq \"no@x.example\"].display", "value": "x"}),
+        json!({"op": "replace", "path": "roles[value eq \"zz\"].display", "value": "x"}),
+        json!({"op": "replace", "path": "phoneNumbers[type eq \"fax\"].value", "value": "x"}),
+        json!({"op": "replace", "path": "roles[value eq \"zz\"]", "value": {"value": "q"}}),
     ] {
         assert_eq!(refused(json!([operation])), ScimType::NoTarget);
     }
@@ -173,7 +177,9 @@ fn a_part_that_is_null_is_unassigned_and_the_others_stay() {
     }
     assert_eq!(at("/name", json!({"op": "replace", "path": "name", "value": null})), Value::Null);
     assert_eq!(at("/name", json!({"op": "replace", "path": "name", "value": {}})), ann()["name"]);
-    assert_eq!(at("/title", json!({"op": "replace", "path": "title", "value": []})), Value::Null);
+    // An empty array unassigns what is multi-valued only (RFC 7643 §2.5).
+    let operation = json!({"op": "replace", "path": "active", "value": []});
+    assert_eq!(refused(json!([operation])), ScimType::InvalidValue);
 }
 
 #[test]
@@ -206,6 +212,7 @@ fn an_extension_is_unassigned_part_by_part_or_whole() {
 fn what_every_user_has_cannot_be_unassigned() {
     for operation in [
         json!({"op": "replace", "path": "userName", "value": null}),
+        json!({"op": "replace", "path": "userName", "value": "  "}),
         json!({"op": "replace", "value": {"userName": null}}),
     ] {
         assert_eq!(refused(json!([operation])), ScimType::InvalidValue);
@@ -272,6 +279,7 @@ fn what_is_wrong_is_refused_with_its_keyword_and_nothing_is_done() {
         (json!([{"op": "add", "path": "title"}]), ScimType::InvalidValue),
         (json!([{"op": "add", "path": "shoeSize", "value": 1}]), ScimType::InvalidPath),
         (json!([{"op": "add", "path": "emails[", "value": 1}]), ScimType::InvalidPath),
+        (json!([{"op": "add", "path": "", "value": {}}]), ScimType::InvalidPath),
         (json!([{"op": "remove"}]), ScimType::NoTarget),
         (json!([{"op": "remove", "path": "userName"}]), ScimType::Mutability),
         (json!([{"op": "replace", "value": "x"}]), ScimType::InvalidValue),

@@ -33,7 +33,10 @@ pub(crate) fn push_order(
     organisation: OrganisationId,
     order_by: &str,
 ) -> Result<(), Error> {
-    let find = |attribute: &str| column(attribute, organisation);
+    // A group's members have no first.
+    let find = |attribute: &str| {
+        column(attribute, organisation).filter(|column| !matches!(column, Column::Each { .. }))
+    };
     Columns { find: &find, fold: caseless::key, fold_part: caseless::part }
         .push_order(query, order_by)
         .map_err(|_| Error::Invalid {

@@ -232,9 +232,10 @@ async fn difference(
     match members {
         Members::Keep => Ok((MemberIds::default(), Vec::new())),
         Members::Delta { add, remove } => Ok((add, remove.to_vec())),
-        Members::Set(all) => {
+        Members::Set { all, retained } => {
             let users = all.to_vec();
-            let others = membership::others(connection, organisation, id, users.clone()).await?;
+            let kept = users.iter().chain(&retained.users).copied().collect();
+            let others = membership::others(connection, organisation, id, kept).await?;
             let missing = membership::missing(connection, organisation, id, users).await?;
             Ok((MemberIds { users: missing.into_iter().collect(), ..all }, others))
         }
