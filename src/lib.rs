@@ -2,6 +2,7 @@
 
 pub mod demonstration;
 pub mod everything;
+pub mod feed_args;
 pub mod migrate;
 pub mod operate;
 pub mod parts;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use muster::everything::{Everything, Options};
+use muster::feed_args::FeedArgs;
 use muster::migrate::MigrateArgs;
 use muster::operate::{AdminCommand, ApiKeyCommand, OrganisationCommand};
 use muster::parts::{FollowerArgs, GatewayArgs, IdentityArgs};
@@ -60,6 +61,8 @@ struct RunArgs {
     /// The address that clients use, where it is another than --listen
     #[arg(long, env = "MUSTER_PUBLIC_URL", value_name = "URL")]
     public_url: Option<String>,
+    #[command(flatten)]
+    feed: FeedArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -153,6 +156,7 @@ async fn everything(args: RunArgs) -> anyhow::Result<()> {
         data_dir: args.data_dir.clone(),
         database_url: args.database_url,
         public_url: args.public_url,
+        feed: args.feed.settings(),
     };
     let everything = Everything::start(options, life.clone()).await?;
     let shown = tokio::select! {

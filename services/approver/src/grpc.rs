@@ -1,7 +1,5 @@
 //! `ApproverService`: decode, call, encode.
 
-use std::pin::Pin;
-
 use muster_proto::approver::v1::approver_service_server::ApproverService;
 use muster_proto::approver::v1::{
     ApplyUserRequest, ApplyUserResponse, BatchCheckApprovalsRequest, BatchCheckApprovalsResponse,
@@ -9,10 +7,8 @@ use muster_proto::approver::v1::{
     BatchListApproveesResponse, ListChangesRequest, ListChangesResponse, WatchChangesRequest,
     WatchChangesResponse,
 };
-use muster_proto::feed::v1::WatchStart;
-use muster_runtime::feed::{Actor, Watch};
+use muster_runtime::feed::{Actor, HistoryRequest, Messages};
 use muster_runtime::id::{OrganisationId, UserId};
-use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use crate::declaration::Person;
@@ -110,60 +106,26 @@ impl ApproverService for Approvers {
         Ok(Response::new(ApplyUserResponse { approvers }))
     }
 
-    type WatchChangesStream =
-        Pin<Box<dyn Stream<Item = Result<WatchChangesResponse, Status>> + Send>>;
+    type WatchChangesStream = Messages<WatchChangesResponse>;
 
     async fn watch_changes(
         &self,
         request: Request<WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let request = request.into_inner();
-        let from_now = request.start() == WatchStart::Now;
-        let organisation = match request.organisation_id.as_str() {
-            "" => None,
-            id => Some(organisation_id(id)?),
-        };
-        let watch = Watch { organisation, resume_tokens: request.resume_tokens, from_now };
-        let stream = self.feed.watch(watch)?.map(|watched| {
-            watched.map(|watched| WatchChangesResponse {
-                resume_token: watched.resume_token,
-                change: watched.change.as_ref().map(store::change_message),
-            })
-        });
-        Ok(Response::new(Box::pin(stream)))
+        let WatchChangesRequest { organisation_id, resume_tokens, start } = request.into_inner();
+        self.feed.watch_changes(&organisation_id, resume_tokens, start, store::watched_message)
     }
 
     async fn list_changes(
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        let request = request.into_inner();
-        let organisation = organisation_id(&request.organisation_id)?;
-        let Ok(user) = request.user_id.parse::<UserId>() else {
-            return Ok(Response::new(ListChangesResponse::default()));
-        };
-        let before = match request.page_token.as_str() {
-            "" => i64::MAX,
-            token => token.parse().map_err(|_| Error::Invalid {
-                field: "page_token",
-                description: "is not one of an earlier answer".into(),
-            })?,
-        };
-        let asked = request.page_size;
-        let size: i64 = (if asked <= 0 { 100 } else { asked.min(1_000) }).into();
-        let changes = self
-            .database
-            .read(organisation, move |c| {
-                Box::pin(store::changes(c, organisation, user, before, size))
-            })
-            .await
-            .map_err(Error::Database)?;
-        let full = i64::try_from(changes.len()).is_ok_and(|len| len == size);
-        let next_page_token = match changes.last() {
-            Some(last) if full => last.sequence.to_string(),
-            _ => String::new(),
-        };
-        let changes = changes.iter().map(store::change_message).collect();
+        let ListChangesRequest { organisation_id, user_id, page_size, page_token } =
+            request.into_inner();
+        let request =
+            HistoryRequest { organisation_id, subject_id: user_id, page_size, page_token };
+        let (changes, next_page_token) =
+            self.feed.list_changes(request, store::change_message).await?;
         Ok(Response::new(ListChangesResponse { changes, next_page_token }))
     }
 }

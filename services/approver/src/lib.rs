@@ -10,7 +10,7 @@ use muster_proto::approver::v1::approver_service_server::ApproverServiceServer;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_proto::identity::v1::{UserChange, WatchChangesRequest};
 use muster_runtime::BoxFuture;
-use muster_runtime::feed::Feed;
+use muster_runtime::feed::{self, Feed};
 use muster_runtime::follower::{Followed, follow};
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
 use muster_runtime::life::Life;
@@ -44,11 +44,12 @@ struct Approvers {
 /// Connects to the database, begins to follow identity and returns the service to serve.
 pub async fn start(
     database: &Settings,
+    feed: feed::Settings,
     identity: Transport,
     life: &Life,
 ) -> Result<Routes, sqlx::Error> {
     let database = Database::connect(database, life).await?;
-    let feed = Feed::open("approver", database.clone(), life.clone()).await?;
+    let feed = Feed::open("approver", database.clone(), life.clone(), feed).await?;
     let users = Users::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES);
     life.spawn(follow(
         database.clone(),

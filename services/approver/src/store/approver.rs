@@ -1,8 +1,10 @@
 //! The questions: who approves for whom.
 
-use muster_proto::approver::v1::{Approvees, Approver, ApproverChange, UserApprovers};
-use muster_runtime::feed::{Change, Kind};
-use muster_runtime::id::{OrganisationId, Revision, UserId};
+use muster_proto::approver::v1::{
+    Approvees, Approver, ApproverChange, UserApprovers, WatchChangesResponse,
+};
+use muster_runtime::feed::{Change, Watched};
+use muster_runtime::id::{OrganisationId, UserId};
 use sqlx::PgConnection;
 
 use crate::declaration::{Facts, Snapshot, Somebody};
@@ -118,42 +120,25 @@ pub(crate) async fn check(
     .await
 }
 
-/// The changes of one user's approvers before `before`, the newest first.
-pub(crate) async fn changes(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    user: UserId,
-    before: i64,
-    limit: i64,
-) -> Result<Vec<Change>, sqlx::Error> {
-    sqlx::query_as!(
-        Change,
-        r#"SELECT organisation_id AS "organisation_id: OrganisationId", sequence, change_id,
-                  written_at, kind AS "kind: Kind", subject_id, revision AS "revision: Revision",
-                  before, after, actor, traceparent
-             FROM approver.change
-            WHERE organisation_id = $1 AND subject_id = $2 AND sequence < $3
-            ORDER BY sequence DESC LIMIT $4"#,
-        organisation as OrganisationId,
-        user as UserId,
-        before,
-        limit,
-    )
-    .fetch_all(connection)
-    .await
-}
-
 /// The change as readers of the feed get it.
 pub(crate) fn change_message(change: &Change) -> ApproverChange {
-    let restore = |payload: &Option<serde_json::Value>| -> Vec<Approver> {
-        let snapshots: Option<Vec<Snapshot>> =
-            payload.clone().and_then(|payload| serde_json::from_value(payload).ok());
+    let restore = |snapshots: Option<Vec<Snapshot>>| -> Vec<Approver> {
         snapshots.unwrap_or_default().into_iter().map(Approver::from).collect()
     };
     ApproverChange {
         metadata: Some(change.metadata()),
         user_id: UserId::from(change.subject_id).to_string(),
-        before: restore(&change.before),
-        after: restore(&change.after),
+        before: restore(change.before()),
+        after: restore(change.after()),
+    }
+}
+
+/// What a watch tells.
+pub(crate) fn watched_message(watched: &Watched) -> WatchChangesResponse {
+    WatchChangesResponse {
+        resume_token: watched.resume_token.clone(),
+        change: watched.change.as_deref().map(change_message),
+        head_sequence: watched.head_sequence,
+        out_of_range_organisation_id: watched.out_of_range_id(),
     }
 }
