@@ -35,9 +35,11 @@ fn imports_point_one_way() {
         let libs = ["muster-scim", "muster-runtime", "muster-proto"];
         match importer {
             "muster" => true,
-            "muster-gateway" | "muster-identity" | "muster-group" | "muster-approver" => {
-                libs.contains(&imported)
+            "muster-gateway" | "muster-identity" => libs.contains(&imported),
+            "muster-group" | "muster-approver" => {
+                libs.contains(&imported) || imported == "muster-follower"
             }
+            "muster-follower" => ["muster-runtime", "muster-proto"].contains(&imported),
             // The words that all feeds share, of `muster.feed.v1`.
             "muster-runtime" => imported == "muster-proto",
             "xtask" => imported == "muster-local-postgres",

@@ -31,7 +31,7 @@ pub use self::page::{InvalidPageToken, LIFETIME as PAGE_TOKEN_LIFETIME, Page, Pl
 pub use self::rpc::{HistoryRequest, Messages};
 pub use self::service::Feed;
 pub use self::settings::Settings;
-pub use self::token::{Position, TokenKey};
+pub use self::token::{Position, TokenKey, token_position};
 pub use self::watch::{Watch, Watched};
 use crate::id::{AdminId, ApiKeyId, OrganisationId, Revision};
 use crate::telemetry;

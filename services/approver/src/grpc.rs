@@ -1,18 +1,18 @@
 //! `ApproverService`: decode, call, encode.
 
+use muster_follower::{FollowedUser, Take};
 use muster_proto::approver::v1::approver_service_server::ApproverService;
 use muster_proto::approver::v1::{
     ApplyUserRequest, ApplyUserResponse, BatchCheckApprovalsRequest, BatchCheckApprovalsResponse,
     BatchGetApproversRequest, BatchGetApproversResponse, BatchListApproveesRequest,
-    BatchListApproveesResponse, ListChangesRequest, ListChangesResponse, WatchChangesRequest,
-    WatchChangesResponse,
+    BatchListApproveesResponse, ListChangesRequest, ListChangesResponse, ReconcileRequest,
+    ReconcileResponse, WatchChangesRequest, WatchChangesResponse,
 };
 use muster_runtime::feed::{Actor, HistoryRequest, Messages};
 use muster_runtime::id::{OrganisationId, UserId};
 use tonic::{Request, Response, Status};
 
-use crate::declaration::Person;
-use crate::store::{approver as store, person};
+use crate::store::{apply, approver as store};
 use crate::{Approvers, Error};
 
 /// The most users or questions in one batch.
@@ -29,7 +29,9 @@ impl ApproverService for Approvers {
         let users = user_ids("user_ids", &request.user_ids)?;
         let users = self
             .database
-            .read(organisation, move |c| Box::pin(store::batch_get(c, organisation, users)))
+            .read(organisation, move |c| {
+                Box::pin(store::batch_get(c, organisation, users, Vec::new()))
+            })
             .await
             .map_err(Error::Database)?;
         let users = users.into_iter().map(store::message).collect();
@@ -80,18 +82,20 @@ impl ApproverService for Approvers {
             .into_inner()
             .user
             .ok_or(Error::Invalid { field: "user", description: "is missing".into() })?;
-        let person = Person::of_state(&user, Actor::Caller("hand-over".into())).map_err(|_| {
-            Error::Invalid { field: "user", description: "has an id that is no UUID".into() }
+        let user = FollowedUser::of_state(&user, Actor::Caller("hand-over".into()));
+        let user = user.map_err(|_| Error::Invalid {
+            field: "user",
+            description: "has an id that is no UUID".into(),
         })?;
-        let (organisation, id) = (person.organisation, person.id);
-        let declares = !person.declared.is_empty();
+        let (organisation, id) = (user.organisation, user.id);
+        let declares = !user.declared_approvers.is_empty();
         let (changed, approvers) = self
             .database
             .write(organisation, move |c| {
                 Box::pin(async move {
-                    let changed = person::apply(c, person).await?;
+                    let changed = apply::apply(c, vec![user], Take::Newer).await?;
                     let approvers = if declares {
-                        store::batch_get(c, organisation, vec![id]).await?
+                        store::batch_get(c, organisation, vec![id], Vec::new()).await?
                     } else {
                         Vec::new()
                     };
@@ -104,6 +108,23 @@ impl ApproverService for Approvers {
         }
         let approvers = approvers.into_iter().next().map(|(_, list)| list).unwrap_or_default();
         Ok(Response::new(ApplyUserResponse { approvers }))
+    }
+
+    async fn reconcile(
+        &self,
+        request: Request<ReconcileRequest>,
+    ) -> Result<Response<ReconcileResponse>, Status> {
+        let ReconcileRequest { organisation_id: id, dry_run } = request.into_inner();
+        let organisation = organisation_id(&id)?;
+        let reconciled = if dry_run {
+            self.follower.differences(organisation).await?
+        } else {
+            self.follower.reconcile(organisation).await?
+        };
+        Ok(Response::new(ReconcileResponse {
+            difference_count: i32::try_from(reconciled.count).unwrap_or(i32::MAX),
+            user_ids: reconciled.users.iter().map(ToString::to_string).collect(),
+        }))
     }
 
     type WatchChangesStream = Messages<WatchChangesResponse>;

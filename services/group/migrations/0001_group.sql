@@ -35,11 +35,14 @@ CREATE TABLE membership (
 );
 CREATE INDEX membership_user ON membership (organisation_id, user_id, group_id);
 
--- How far this service has followed identity (libs/runtime/src/follower.rs).
+-- How far this service has followed identity (libs/follower), and who lists the organisation's users
+-- afresh, where somebody does.
 CREATE TABLE cursor (
     organisation_id uuid   NOT NULL PRIMARY KEY,
     sequence        bigint NOT NULL,
-    resume_token    text   NOT NULL
+    resume_token    text   NOT NULL,
+    listing         uuid,
+    listing_at      timestamptz
 );
 
 -- The feed (libs/runtime/src/feed.rs), the same in every service.

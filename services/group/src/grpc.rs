@@ -2,6 +2,7 @@
 
 mod field;
 
+use muster_follower::{FollowedUser, Take};
 use muster_proto::group::v1::group_service_server::GroupService;
 use muster_proto::group::v1::update_group_request::{ExternalIdChange, Members as MembersChange};
 use muster_proto::group::v1::{
@@ -9,8 +10,8 @@ use muster_proto::group::v1::{
     BatchListGroupsOfUsersRequest, BatchListGroupsOfUsersResponse, CreateGroupRequest,
     CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, GetGroupRequest, Group,
     GroupView, ListChangesRequest, ListChangesResponse, ListGroupsRequest, ListGroupsResponse,
-    ListMembersRequest, ListMembersResponse, UpdateGroupRequest, UpdateGroupResponse,
-    WatchChangesRequest, WatchChangesResponse,
+    ListMembersRequest, ListMembersResponse, ReconcileRequest, ReconcileResponse,
+    UpdateGroupRequest, UpdateGroupResponse, WatchChangesRequest, WatchChangesResponse,
 };
 use muster_proto::identity::v1::BatchGetUsersRequest;
 use muster_runtime::BoxFuture;
@@ -20,7 +21,7 @@ use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 use tonic::{Request, Response, Status};
 
-use crate::group::{ExternalId, MemberIds, Members, Name, Person, external_id};
+use crate::group::{ExternalId, MemberIds, Members, Name, external_id};
 use crate::store::group::{self as store, Failure, Written};
 use crate::store::person::ApplyError;
 use crate::store::{change, list, membership, person};
@@ -269,15 +270,17 @@ impl GroupService for Groups {
         request: Request<ApplyUserRequest>,
     ) -> Result<Response<ApplyUserResponse>, Status> {
         let user = required("user", request.into_inner().user)?;
-        let person = Person::of_state(&user, Actor::Caller("hand-over".into())).map_err(|_| {
-            Error::Invalid { field: "user", description: "has an id that is no UUID".into() }
+        let user = FollowedUser::of_state(&user, Actor::Caller("hand-over".into()));
+        let user = user.map_err(|_| Error::Invalid {
+            field: "user",
+            description: "has an id that is no UUID".into(),
         })?;
-        let organisation = person.organisation;
+        let organisation = user.organisation;
         for _ in 0..TRIES {
-            let person = person.clone();
+            let users = vec![user.clone()];
             match self
                 .database
-                .write(organisation, move |c| Box::pin(person::apply(c, person)))
+                .write(organisation, move |c| Box::pin(person::apply(c, users, Take::Newer)))
                 .await
             {
                 Ok(changed) => {
@@ -291,6 +294,23 @@ impl GroupService for Groups {
             }
         }
         Err(Status::unavailable("the user is being added to groups all the time; try again"))
+    }
+
+    async fn reconcile(
+        &self,
+        request: Request<ReconcileRequest>,
+    ) -> Result<Response<ReconcileResponse>, Status> {
+        let ReconcileRequest { organisation_id: id, dry_run } = request.into_inner();
+        let organisation = organisation_id(&id)?;
+        let reconciled = if dry_run {
+            self.follower.differences(organisation).await?
+        } else {
+            self.follower.reconcile(organisation).await?
+        };
+        Ok(Response::new(ReconcileResponse {
+            difference_count: i32::try_from(reconciled.count).unwrap_or(i32::MAX),
+            user_ids: reconciled.users.iter().map(ToString::to_string).collect(),
+        }))
     }
 
     type WatchChangesStream = Messages<WatchChangesResponse>;

@@ -9,11 +9,13 @@ use sqlx::PgConnection;
 
 use crate::declaration::{Facts, Snapshot, Somebody};
 
-/// The approvers of each of these users for whom anyone was declared, by user, in declared order.
+/// The approvers of each of these users for whom anyone was declared, by user, in declared order;
+/// as if the `hidden` users did not exist, to whom nothing is linked.
 pub(crate) async fn batch_get(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     users: Vec<UserId>,
+    hidden: Vec<UserId>,
 ) -> Result<Vec<(UserId, Vec<Approver>)>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT d.user_id AS "user_id: UserId", d.email,
@@ -26,12 +28,13 @@ pub(crate) async fn batch_get(
                ON l.organisation_id = d.organisation_id AND l.user_id = d.approver_id
              LEFT JOIN LATERAL (SELECT p.user_id, p.email, p.active FROM approver.person AS p
                                  WHERE p.organisation_id = $1 AND p.email_key = d.email_key
-                                   AND d.approver_id IS NULL
+                                   AND d.approver_id IS NULL AND p.user_id <> ALL ($3)
                                  ORDER BY p.user_id LIMIT 1) AS o ON true
             WHERE d.organisation_id = $1 AND d.user_id = ANY ($2)
             ORDER BY d.user_id, d.position"#,
         organisation as OrganisationId,
         users as Vec<UserId>,
+        hidden as Vec<UserId>,
     )
     .fetch_all(connection)
     .await?;

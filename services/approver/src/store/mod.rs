@@ -1,4 +1,6 @@
 //! All SQL of the service.
 
+pub(crate) mod apply;
 pub(crate) mod approver;
+mod declaration;
 pub(crate) mod person;
