@@ -26,6 +26,9 @@ pub struct FeedArgs {
     /// How long it takes to compare every organisation's newest change with every reader
     #[arg(long, env = "MUSTER_FEED_SWEEP", default_value_t = 60.0, value_name = "SECONDS")]
     pub feed_sweep: f64,
+    /// How often what need not be kept is deleted
+    #[arg(long, env = "MUSTER_FEED_PRUNE", default_value_t = 3_600.0, value_name = "SECONDS")]
+    pub feed_prune: f64,
     /// Whether readers are told of a change before the sweep finds it; for tests
     #[arg(
         long,
@@ -48,6 +51,7 @@ impl FeedArgs {
             send_limit: seconds(self.feed_send_limit),
             stream_age: seconds(self.feed_stream_age),
             sweep: seconds(self.feed_sweep),
+            prune: seconds(self.feed_prune),
             hints: self.feed_hints,
             ..Settings::default()
         }

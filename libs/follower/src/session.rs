@@ -190,10 +190,13 @@ impl<K: Keeper> Session<'_, K> {
         }
         self.follower.lag.wait(organisation, message.sequence, head, message.written_at);
         let pending = self.pending.entry(organisation).or_default();
+        let last = pending.messages.back().map(|last| last.sequence);
         if pending.failures > 0 {
             pending.dropped = true;
-        } else {
+        } else if last.is_none_or(|last| message.sequence == last + 1) {
             pending.messages.push_back(message);
+        } else if last.is_some_and(|last| message.sequence > last) {
+            self.leave(organisation, REOPEN);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 mod keys;
 mod page;
 mod read;
+mod retention;
 mod rpc;
 mod service;
 mod settings;

@@ -96,7 +96,8 @@ CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON groups, membership TO muster_group;
 GRANT SELECT, INSERT, UPDATE ON person, cursor TO muster_group;
-GRANT SELECT, INSERT ON change TO muster_group;
+-- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
+GRANT SELECT, INSERT, DELETE ON change TO muster_group;
 -- UPDATE, because a row lock asks for it.
 GRANT SELECT, INSERT, UPDATE ON feed_lock TO muster_group;
 GRANT SELECT ON feed_key TO muster_group;

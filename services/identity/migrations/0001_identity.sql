@@ -135,7 +135,8 @@ CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
 
 GRANT SELECT, INSERT, UPDATE ON organisation, api_key TO muster_identity;
 GRANT SELECT, INSERT, UPDATE, DELETE ON admin, invitation, users, user_email TO muster_identity;
-GRANT SELECT, INSERT ON change TO muster_identity;
+-- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
+GRANT SELECT, INSERT, DELETE ON change TO muster_identity;
 -- UPDATE, because a row lock asks for it.
 GRANT SELECT, INSERT, UPDATE ON feed_lock TO muster_identity;
 GRANT SELECT ON feed_key TO muster_identity;

@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::keys::{self, Keys};
 use super::read::Refusal;
+use super::retention;
 use super::wake::Wakers;
 use super::{InvalidPageToken, Page, Position, Settings, head};
 use crate::id::OrganisationId;
@@ -25,8 +26,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// The feed called `name` in the database's schema. What it does by itself (waking readers)
-    /// ends with the life.
+    /// The feed called `name` in the database's schema. What it does by itself (waking readers,
+    /// deleting what need not be kept) ends with the life.
     pub async fn open(
         name: &'static str,
         database: Database,
@@ -48,6 +49,7 @@ impl Feed {
             tokio::select! {
                 () = background.wakers.run(&channel) => {}
                 () = background.reread_keys(name) => {}
+                () = retention::run(&background) => {}
                 () = life.stopped() => {}
             }
         });

@@ -32,6 +32,8 @@ pub struct Settings {
     pub keep_age: Duration,
     /// How many of an organisation's newest changes are kept, however old.
     pub keep_changes: i64,
+    /// How often what need not be kept is deleted.
+    pub prune: Duration,
 }
 
 impl Default for Settings {
@@ -47,6 +49,7 @@ impl Default for Settings {
             sweep: Duration::from_mins(1),
             keep_age: Duration::from_hours(30 * 24),
             keep_changes: 10_000,
+            prune: Duration::from_hours(1),
         }
     }
 }
