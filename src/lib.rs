@@ -9,3 +9,4 @@ pub mod parts;
 pub mod rehearsal;
 pub mod rehearse;
 pub mod scim_client;
+pub mod watch;

@@ -13,7 +13,8 @@ use muster::migrate::MigrateArgs;
 use muster::operate::{AdminCommand, ApiKeyCommand, OrganisationCommand};
 use muster::parts::{FollowerArgs, GatewayArgs, IdentityArgs};
 use muster::rehearse::RehearseArgs;
-use muster::{demonstration, migrate, operate, parts, rehearse};
+use muster::watch::WatchArgs;
+use muster::{demonstration, migrate, operate, parts, rehearse, watch};
 use muster_runtime::telemetry::{self, LogFormat};
 
 /// Receives an organisation's people from Okta by SCIM, and serves them over gRPC.
@@ -92,6 +93,7 @@ enum Command {
     #[command(subcommand)]
     ApiKey(ApiKeyCommand),
     Rehearse(RehearseArgs),
+    Watch(WatchArgs),
 }
 
 #[tokio::main]
@@ -145,6 +147,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Admin(command)) => operate::admin(command).await,
         Some(Command::ApiKey(command)) => operate::api_key(command).await,
         Some(Command::Rehearse(args)) => rehearse::run(args).await,
+        Some(Command::Watch(args)) => watch::run(args).await,
     }
 }
 

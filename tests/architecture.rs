@@ -106,3 +106,10 @@ fn no_service_knows_of_scim_json_or_http() {
         }
     }
 }
+
+#[test]
+fn the_client_in_the_documentation_is_the_one_that_compiles() {
+    let page = fs::read_to_string(root().join("docs/grpc.md")).unwrap();
+    let example = fs::read_to_string(root().join("examples/follow.rs")).unwrap();
+    assert!(page.contains(&example), "docs/grpc.md does not hold examples/follow.rs as it is");
+}
