@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use muster_runtime::feed;
 use muster_runtime::life::Life;
 use muster_runtime::postgres::Settings;
 use muster_runtime::transport::Transport;
@@ -29,6 +30,8 @@ pub struct Options {
     pub database_url: Option<String>,
     /// The address that clients use, where it is another than `listen`.
     pub public_url: Option<String>,
+    /// How the feeds are read and kept.
+    pub feed: feed::Settings,
 }
 
 /// Everything, running.
@@ -95,15 +98,17 @@ impl Everything {
             role: Some(role),
             max_connections: CONNECTIONS,
         };
+        let feed = || options.feed.clone();
         let identity = settings(muster_identity::SCHEMA, muster_identity::ROLE);
-        let identity = muster_identity::start(&identity, &life).await.map_err(database_error)?;
+        let identity =
+            muster_identity::start(&identity, feed(), &life).await.map_err(database_error)?;
         let to_identity = Transport::in_process(identity.clone());
         let group = settings(muster_group::SCHEMA, muster_group::ROLE);
-        let group = muster_group::start(&group, to_identity.clone(), &life)
+        let group = muster_group::start(&group, feed(), to_identity.clone(), &life)
             .await
             .map_err(database_error)?;
         let approver = settings(muster_approver::SCHEMA, muster_approver::ROLE);
-        let approver = muster_approver::start(&approver, to_identity.clone(), &life)
+        let approver = muster_approver::start(&approver, feed(), to_identity.clone(), &life)
             .await
             .map_err(database_error)?;
 

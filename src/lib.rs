@@ -2,9 +2,11 @@
 
 pub mod demonstration;
 pub mod everything;
+pub mod feed_args;
 pub mod migrate;
 pub mod operate;
 pub mod parts;
 pub mod rehearsal;
 pub mod rehearse;
 pub mod scim_client;
+pub mod watch;

@@ -8,11 +8,13 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use muster::everything::{Everything, Options};
+use muster::feed_args::FeedArgs;
 use muster::migrate::MigrateArgs;
 use muster::operate::{AdminCommand, ApiKeyCommand, OrganisationCommand};
 use muster::parts::{FollowerArgs, GatewayArgs, IdentityArgs};
 use muster::rehearse::RehearseArgs;
-use muster::{demonstration, migrate, operate, parts, rehearse};
+use muster::watch::WatchArgs;
+use muster::{demonstration, migrate, operate, parts, rehearse, watch};
 use muster_runtime::telemetry::{self, LogFormat};
 
 /// Receives an organisation's people from Okta by SCIM, and serves them over gRPC.
@@ -60,6 +62,8 @@ struct RunArgs {
     /// The address that clients use, where it is another than --listen
     #[arg(long, env = "MUSTER_PUBLIC_URL", value_name = "URL")]
     public_url: Option<String>,
+    #[command(flatten)]
+    feed: FeedArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,6 +93,7 @@ enum Command {
     #[command(subcommand)]
     ApiKey(ApiKeyCommand),
     Rehearse(RehearseArgs),
+    Watch(WatchArgs),
 }
 
 #[tokio::main]
@@ -142,6 +147,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Admin(command)) => operate::admin(command).await,
         Some(Command::ApiKey(command)) => operate::api_key(command).await,
         Some(Command::Rehearse(args)) => rehearse::run(args).await,
+        Some(Command::Watch(args)) => watch::run(args).await,
     }
 }
 
@@ -153,6 +159,7 @@ async fn everything(args: RunArgs) -> anyhow::Result<()> {
         data_dir: args.data_dir.clone(),
         database_url: args.database_url,
         public_url: args.public_url,
+        feed: args.feed.settings(),
     };
     let everything = Everything::start(options, life.clone()).await?;
     let shown = tokio::select! {

@@ -38,6 +38,9 @@ struct Owned<'a> {
     password: Option<&'a str>,
 }
 
+/// Owns the views that show which organisations' feeds have moved. Nobody logs in as it.
+const FEED_READER: &str = "muster_feed_reader";
+
 /// The lock that keeps two migrations apart.
 const LOCK: i64 = 0x006d_7573_7465_7200;
 
@@ -54,6 +57,7 @@ pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
         .context("the database URL is not of the form postgres://…")?;
     let mut admin = options.connect().await.context("the database cannot be reached")?;
     sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut admin).await?;
+    ensure_role(&mut admin, FEED_READER, "NOLOGIN").await.context("the roles cannot be created")?;
     let owned = [
         Owned {
             schema: muster_identity::SCHEMA,
@@ -91,22 +95,15 @@ async fn migrate_one(
     owned: Owned<'_>,
 ) -> anyhow::Result<()> {
     let Owned { schema, role, migrator, password } = owned;
-    let exists: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_roles WHERE rolname = $1")
-        .bind(role)
-        .fetch_optional(&mut *admin)
-        .await?;
+    ensure_role(admin, role, "LOGIN NOINHERIT").await?;
     // Names are constants of ours, not input.
     let mut execute = async |statement: String| admin.execute(AssertSqlSafe(statement)).await;
-    if exists.is_none() {
-        execute(format!("CREATE ROLE {role} LOGIN NOINHERIT")).await?;
-    }
     if let Some(password) = password {
         let password = password.replace('\'', "''");
         execute(format!("ALTER ROLE {role} PASSWORD E'{}'", password.replace('\\', "\\\\")))
             .await
             .map_err(|_| anyhow::anyhow!("the password of {role} was refused"))?;
     }
-    execute(format!("GRANT {role} TO CURRENT_USER")).await?;
     execute(format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
     execute(format!("GRANT USAGE ON SCHEMA {schema} TO {role}")).await?;
     let mut owner = options.clone().options([("search_path", schema)]).connect().await?;
@@ -116,4 +113,16 @@ async fn migrate_one(
         .await?;
     owner.close().await?;
     Ok(())
+}
+
+/// Creates a role that is not there, and makes the current one a member of it.
+async fn ensure_role(admin: &mut PgConnection, role: &str, kind: &str) -> sqlx::Result<()> {
+    let exists: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_roles WHERE rolname = $1")
+        .bind(role)
+        .fetch_optional(&mut *admin)
+        .await?;
+    if exists.is_none() {
+        admin.execute(AssertSqlSafe(format!("CREATE ROLE {role} {kind}"))).await?;
+    }
+    admin.execute(AssertSqlSafe(format!("GRANT {role} TO CURRENT_USER"))).await.map(drop)
 }

@@ -187,11 +187,11 @@ pub async fn api_key(command: ApiKeyCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn connect(identity: &Identity) -> anyhow::Result<Transport> {
+pub(crate) fn connect(identity: &Identity) -> anyhow::Result<Transport> {
     Ok(Transport::connect(&identity.identity_url)?)
 }
 
-async fn find(transport: &Transport, slug: String) -> anyhow::Result<String> {
+pub(crate) async fn find(transport: &Transport, slug: String) -> anyhow::Result<String> {
     let mut organisations = OrganisationServiceClient::new(transport.clone());
     let request = GetOrganisationRequest { key: Some(Key::Slug(slug.clone())) };
     match call(organisations.get_organisation(request)).await {
@@ -218,7 +218,7 @@ fn operator() -> Actor {
     Actor { kind: Some(actor::Kind::Caller("operator".into())) }
 }
 
-fn moment(timestamp: Option<prost_types::Timestamp>) -> String {
+pub(crate) fn moment(timestamp: Option<prost_types::Timestamp>) -> String {
     timestamp
         .and_then(|t| OffsetDateTime::from_unix_timestamp(t.seconds).ok()?.format(&Rfc3339).ok())
         .unwrap_or_else(|| "never".to_owned())

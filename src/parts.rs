@@ -11,6 +11,8 @@ use muster_runtime::{grpc, http_server};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
+use crate::feed_args::FeedArgs;
+
 /// How many connections each service holds at most.
 pub const CONNECTIONS: u32 = 16;
 
@@ -31,6 +33,9 @@ pub struct IdentityArgs {
     /// The database, with the role `muster_identity`
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: String,
+    /// The feed
+    #[command(flatten)]
+    pub feed: FeedArgs,
 }
 
 /// What a service needs that follows identity.
@@ -50,6 +55,9 @@ pub struct FollowerArgs {
         value_name = "URL"
     )]
     pub identity_url: String,
+    /// The feed
+    #[command(flatten)]
+    pub feed: FeedArgs,
 }
 
 /// What the gateway needs.
@@ -97,7 +105,9 @@ pub struct GatewayArgs {
 pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
     let life = stopped_by_signals();
     let settings = settings(args.database_url, muster_identity::SCHEMA);
-    let routes = muster_identity::start(&settings, &life).await.map_err(database_error)?;
+    let routes = muster_identity::start(&settings, args.feed.settings(), &life)
+        .await
+        .map_err(database_error)?;
     serve(args.grpc_listen, routes, muster_identity::SERVICES, life).await
 }
 
@@ -106,7 +116,9 @@ pub async fn group(args: FollowerArgs) -> anyhow::Result<()> {
     let life = stopped_by_signals();
     let settings = settings(args.database_url, muster_group::SCHEMA);
     let identity = Transport::connect(&args.identity_url)?;
-    let routes = muster_group::start(&settings, identity, &life).await.map_err(database_error)?;
+    let routes = muster_group::start(&settings, args.feed.settings(), identity, &life)
+        .await
+        .map_err(database_error)?;
     serve(args.grpc_listen, routes, muster_group::SERVICES, life).await
 }
 
@@ -115,8 +127,9 @@ pub async fn approver(args: FollowerArgs) -> anyhow::Result<()> {
     let life = stopped_by_signals();
     let settings = settings(args.database_url, muster_approver::SCHEMA);
     let identity = Transport::connect(&args.identity_url)?;
-    let routes =
-        muster_approver::start(&settings, identity, &life).await.map_err(database_error)?;
+    let routes = muster_approver::start(&settings, args.feed.settings(), identity, &life)
+        .await
+        .map_err(database_error)?;
     serve(args.grpc_listen, routes, muster_approver::SERVICES, life).await
 }
 

@@ -35,9 +35,11 @@ fn imports_point_one_way() {
         let libs = ["muster-scim", "muster-runtime", "muster-proto"];
         match importer {
             "muster" => true,
-            "muster-gateway" | "muster-identity" | "muster-group" | "muster-approver" => {
-                libs.contains(&imported)
+            "muster-gateway" | "muster-identity" => libs.contains(&imported),
+            "muster-group" | "muster-approver" => {
+                libs.contains(&imported) || imported == "muster-follower"
             }
+            "muster-follower" => ["muster-runtime", "muster-proto"].contains(&imported),
             // The words that all feeds share, of `muster.feed.v1`.
             "muster-runtime" => imported == "muster-proto",
             "xtask" => imported == "muster-local-postgres",
@@ -103,4 +105,11 @@ fn no_service_knows_of_scim_json_or_http() {
             }
         }
     }
+}
+
+#[test]
+fn the_client_in_the_documentation_is_the_one_that_compiles() {
+    let page = fs::read_to_string(root().join("docs/grpc.md")).unwrap();
+    let example = fs::read_to_string(root().join("examples/follow.rs")).unwrap();
+    assert!(page.contains(&example), "docs/grpc.md does not hold examples/follow.rs as it is");
 }

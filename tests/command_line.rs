@@ -1,6 +1,9 @@
 //! What operators type.
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use muster::scim_client::ScimClient;
 
 use crate::support::system::{System, run_sql, together};
 
@@ -72,6 +75,54 @@ fn an_operator_creates_an_organisation_an_admin_and_a_key_and_rehearses() {
 }
 
 #[test]
+fn an_operator_watches_what_is_committed_across_a_restart_of_the_service() {
+    let mut system = System::start_apart("watched");
+    stdout(&muster(&system, &["organisation", "create", "--slug", "watched", "--name", "Watched"]));
+    let key = ["api-key", "create", "--organisation", "watched", "--label", "Okta"];
+    let key = stdout(&muster(&system, &key));
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_muster"))
+        .args(["watch", "--organisation", "watched", "--from-start"])
+        .env("MUSTER_IDENTITY_URL", &system.identity_url)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let client = ScimClient::new(&system.scim_url, format!("Static {}", key.trim())).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut next = |name: &str| {
+        let user = serde_json::json!({"userName": name});
+        let created = runtime.block_on(client.post("/Users", &user)).unwrap();
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains(created.at("/id").as_str().unwrap()), "{line}");
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let line = next("ann");
+    assert_eq!((&*line[1], &*line[2], &*line[4]), ("1", "created", "api-key"));
+    system.kill("identity");
+    system.restart("identity");
+    assert_eq!(next("bo")[1], "2");
+
+    let pid = watching.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let told = watching.wait_with_output().unwrap();
+    let told = String::from_utf8(told.stderr).unwrap();
+    let token = told.trim().rsplit_once("--resume ").unwrap().1;
+    let next = runtime.block_on(client.post("/Users", &serde_json::json!({"userName": "cy"})));
+    assert_eq!(next.unwrap().status, 201);
+    let mut resumed = Command::new(env!("CARGO_BIN_EXE_muster"))
+        .args(["watch", "--organisation", "watched", "--resume", token])
+        .env("MUSTER_IDENTITY_URL", &system.identity_url)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(resumed.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap().split_whitespace().nth(1), Some("3"));
+    resumed.kill().unwrap();
+    resumed.wait().unwrap();
+}
+
+#[test]
 fn what_fails_says_so_in_one_line() {
     let system = together();
     for (args, says) in [
@@ -105,6 +156,7 @@ fn every_command_has_help_with_an_example() {
         vec!["api-key", "list"],
         vec!["api-key", "revoke"],
         vec!["rehearse"],
+        vec!["watch"],
     ] {
         let mut args = command.clone();
         args.push("--help");

@@ -9,6 +9,7 @@ mod architecture;
 mod bulk;
 mod command_line;
 mod feed;
+mod feed_keeping;
 mod filters;
 mod guide;
 mod isolation;

@@ -153,7 +153,6 @@ async fn a_services_role_can_touch_nothing_of_another_and_make_nothing_of_its_ow
                 format!("CREATE TABLE {schema}.mine (id int)"),
                 format!("DROP TABLE {schema}.change"),
                 format!("ALTER TABLE {schema}.change DISABLE ROW LEVEL SECURITY"),
-                format!("DELETE FROM {schema}.change"),
                 format!("UPDATE {schema}.change SET total = 0"),
                 "SET ROLE postgres".to_owned(),
                 "CREATE SCHEMA mine".to_owned(),

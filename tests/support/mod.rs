@@ -1,4 +1,5 @@
 //! What the end-to-end tests share.
 
+pub(crate) mod feed;
 pub(crate) mod session;
 pub(crate) mod system;

@@ -32,6 +32,8 @@ pub(crate) struct System {
     data_dir: PathBuf,
     database: String,
     processes: Vec<Process>,
+    /// Variables of the services.
+    settings: Vec<(&'static str, &'static str)>,
 }
 
 /// Everything in one process, shared by all tests.
@@ -76,11 +78,20 @@ impl System {
             data_dir: folder,
             database: "muster".into(),
             processes: vec![process],
+            settings: Vec::new(),
         }
     }
 
     /// Four processes on a database of that name.
     pub(crate) fn start_apart(database: &str) -> Self {
+        Self::start_apart_with(database, &[])
+    }
+
+    /// Four processes on a database of that name, the services with these variables.
+    pub(crate) fn start_apart_with(
+        database: &str,
+        settings: &[(&'static str, &'static str)],
+    ) -> Self {
         let data_dir = together().data_dir.clone();
         let mut this = Self {
             name: "four processes",
@@ -91,6 +102,7 @@ impl System {
             data_dir,
             database: database.to_owned(),
             processes: Vec::new(),
+            settings: settings.to_vec(),
         };
         let psql_url = this.url_of("postgres", "postgres");
         run_sql(&psql_url, &format!("CREATE DATABASE {database}"));
@@ -113,7 +125,7 @@ impl System {
             "--approver-url",
             &this.approver_url,
         ];
-        let gateway = Process::start_with("gateway", &args, &["SCIM base URL"]);
+        let gateway = Process::start_with("gateway", &args, &["SCIM base URL"], &[]);
         this.scim_url.clone_from(&gateway.told[0]);
         this.processes.push(gateway);
         this
@@ -127,13 +139,22 @@ impl System {
             _ => &self.identity_url,
         };
         let listen = earlier.strip_prefix("http://").unwrap_or("127.0.0.1:0").to_owned();
+        self.start_service(part, role, &listen, &self.identity_url.clone())
+    }
+
+    fn start_service(
+        &mut self,
+        part: &'static str,
+        role: &str,
+        listen: &str,
+        identity_url: &str,
+    ) -> String {
         let database_url = self.database_url(role);
-        let mut args = vec![part, "--grpc-listen", &listen, "--database-url", &database_url];
-        let identity_url = self.identity_url.clone();
+        let mut args = vec![part, "--grpc-listen", listen, "--database-url", &database_url];
         if part != "identity" {
-            args.extend(["--identity-url", &identity_url]);
+            args.extend(["--identity-url", identity_url]);
         }
-        let process = Process::start_with(part, &args, &["gRPC address"]);
+        let process = Process::start_with(part, &args, &["gRPC address"], &self.settings);
         let url = format!("http://{}", process.told[0]);
         self.processes.push(process);
         url
@@ -227,10 +248,15 @@ impl Process {
         let mut args = args.to_vec();
         let folder = folder.to_str().unwrap();
         args.push(folder);
-        Self::start_with(part, &args, names)
+        Self::start_with(part, &args, names, &[])
     }
 
-    fn start_with(part: &'static str, args: &[&str], names: &[&str]) -> Self {
+    fn start_with(
+        part: &'static str,
+        args: &[&str],
+        names: &[&str],
+        settings: &[(&'static str, &'static str)],
+    ) -> Self {
         let script = "\"$0\" \"$@\" & pid=$!; echo \"pid  $pid\"; cat > /dev/null; kill -TERM $pid; wait $pid";
         let mut shell = Command::new("sh")
             .arg("-c")
@@ -238,6 +264,7 @@ impl Process {
             .arg(MUSTER)
             .args(args)
             .env("MUSTER_LOG", "info")
+            .envs(settings.iter().copied())
             .env_remove("DATABASE_URL")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -7,11 +7,22 @@
 //! before it frees its locks, so whoever gets the lock next sees the previous change: sequence
 //! order is commit order (`docs/decisions/0003-feed-by-row-lock.md` has what was rejected).
 
+mod keys;
 mod list;
 mod page;
+mod read;
+mod retention;
+mod rpc;
+mod service;
+mod settings;
+mod tail;
 mod token;
+mod wake;
 mod watch;
 
+use std::cell::Cell;
+
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -20,8 +31,11 @@ use uuid::Uuid;
 
 pub use self::list::{Pages, Read, Tokens};
 pub use self::page::{InvalidPageToken, LIFETIME as PAGE_TOKEN_LIFETIME, Page, Place};
-pub use self::token::{Position, TokenKey};
-pub use self::watch::{Feed, Watch, Watched};
+pub use self::rpc::{HistoryRequest, Messages};
+pub use self::service::Feed;
+pub use self::settings::Settings;
+pub use self::token::{Position, TokenKey, token_position};
+pub use self::watch::{Watch, Watched};
 use crate::id::{AdminId, ApiKeyId, OrganisationId, Revision};
 use crate::telemetry;
 use muster_proto::feed::v1 as proto;
@@ -145,10 +159,10 @@ pub struct Change {
     pub subject_id: Uuid,
     /// The subject's revision after it.
     pub revision: Revision,
-    /// The subject before it.
-    pub before: Option<Value>,
-    /// The subject after it.
-    pub after: Option<Value>,
+    /// The subject before it, as JSON.
+    pub before: Option<String>,
+    /// The subject after it, as JSON.
+    pub after: Option<String>,
     /// Who made it, as [`Actor::to_column`] writes it.
     pub actor: String,
     /// The W3C `traceparent` of the request that made it.
@@ -156,6 +170,30 @@ pub struct Change {
 }
 
 impl Change {
+    /// Where a watch resumes after it.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position { sequence: self.sequence, change_id: self.change_id }
+    }
+
+    /// The subject before it; none where it was created, or the payload was erased.
+    #[must_use]
+    pub fn before<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_str(self.before.as_deref()?).ok()
+    }
+
+    /// The subject after it; none where it was deleted, or the payload was erased.
+    #[must_use]
+    pub fn after<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_str(self.after.as_deref()?).ok()
+    }
+
+    /// About how much memory it takes.
+    fn bytes(&self) -> usize {
+        let payload = |json: &Option<String>| json.as_ref().map_or(0, String::len);
+        size_of::<Self>() + payload(&self.before) + payload(&self.after)
+    }
+
     /// What every service's change message says of its place.
     #[must_use]
     pub fn metadata(&self) -> proto::ChangeMetadata {
@@ -190,10 +228,22 @@ pub struct Head {
     pub active: i64,
 }
 
+tokio::task_local! {
+    /// Whether the transaction that this task runs has appended.
+    static APPENDED: Cell<bool>;
+}
+
+/// Runs a transaction's work, in which [`append`] may be called once.
+pub(crate) async fn in_transaction<F: Future>(work: F) -> F::Output {
+    APPENDED.scope(Cell::new(false), work).await
+}
+
 /// Appends changes at `written_at` and returns the sequence of the last.
 ///
 /// Call it once in a transaction, as its last statement: it takes the organisation's feed lock,
-/// and a lock taken after it could wait for someone who waits for the feed.
+/// and a lock taken after it could wait for someone who waits for the feed. A second call fails,
+/// and so do changes that would not follow the newest: the order of the feed is what everything
+/// that follows it rests on, so it is looked after in production.
 pub async fn append(
     connection: &mut PgConnection,
     organisation: OrganisationId,
@@ -201,7 +251,11 @@ pub async fn append(
     written_at: OffsetDateTime,
     changes: &[NewChange],
 ) -> Result<i64, sqlx::Error> {
-    debug_assert!(!changes.is_empty(), "a transaction that changes nothing appends nothing");
+    // Whoever runs no transaction of `Database` (a test) looks after it.
+    let again = APPENDED.try_with(|appended| appended.replace(true)).unwrap_or(false);
+    if again || changes.is_empty() {
+        return Err(broken("a transaction appends once, and something"));
+    }
     let lock = "SELECT true FROM feed_lock WHERE organisation_id = $1 FOR NO KEY UPDATE";
     let locked: Option<bool> =
         sqlx::query_scalar(lock).bind(organisation).fetch_optional(&mut *connection).await?;
@@ -217,7 +271,7 @@ pub async fn append(
         sqlx::query(lock).bind(organisation).execute(&mut *connection).await?;
     }
     let traceparent = telemetry::traceparent();
-    let sequences: Vec<i64> = sqlx::query_scalar(
+    let mut sequences: Vec<i64> = sqlx::query_scalar(
         "INSERT INTO change (organisation_id, sequence, change_id, written_at, kind, subject_id,
                              revision, before, after, actor, traceparent, total, active)
          SELECT $1, coalesce(last.sequence, 0) + n.position, n.change_id, $2, n.kind, n.subject_id,
@@ -246,7 +300,19 @@ pub async fn append(
     .bind(changes.iter().map(|c| c.active).collect::<Vec<_>>())
     .fetch_all(&mut *connection)
     .await?;
-    Ok(sequences.into_iter().max().unwrap_or_default())
+    sequences.sort_unstable();
+    let last = sequences.last().copied().unwrap_or_default();
+    let count = i64::try_from(changes.len()).unwrap_or(i64::MAX);
+    if sequences.iter().copied().eq(last - count + 1..=last) && last >= count {
+        Ok(last)
+    } else {
+        Err(broken("changes follow the newest without a gap"))
+    }
+}
+
+fn broken(rule: &'static str) -> sqlx::Error {
+    tracing::error!(rule, "the feed's rule would be broken; the transaction is undone");
+    sqlx::Error::Protocol(rule.to_owned())
 }
 
 /// The newest change of an organisation.

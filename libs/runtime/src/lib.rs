@@ -5,7 +5,6 @@ pub mod clock;
 pub mod deadline;
 pub mod feed;
 pub mod filter_sql;
-pub mod follower;
 pub mod grpc;
 pub mod http_server;
 pub mod id;

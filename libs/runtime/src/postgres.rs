@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use tracing::Instrument as _;
 
+use crate::feed;
 use crate::id::OrganisationId;
 use crate::life::Life;
 
@@ -141,6 +142,15 @@ impl Database {
         }
     }
 
+    /// A small pool beside this one, for what holds its connection: `LISTEN`. It connects when it
+    /// is used.
+    pub(crate) fn beside(&self, max_connections: u32) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE)
+            .connect_lazy_with((*self.pool.connect_options()).clone())
+    }
+
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT 1").execute(&self.pool).await.map(drop)
@@ -173,7 +183,7 @@ where
     F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
     E: From<sqlx::Error>,
 {
-    match work(&mut transaction).await {
+    match feed::in_transaction(work(&mut transaction)).await {
         Ok(value) => {
             transaction.commit().await?;
             Ok(value)

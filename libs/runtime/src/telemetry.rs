@@ -1,6 +1,6 @@
-//! Traces by OpenTelemetry, logs on standard error.
+//! Traces and metrics by OpenTelemetry, logs on standard error.
 //!
-//! Traces are exported by OTLP where `OTEL_EXPORTER_OTLP_ENDPOINT` is set, by the standard
+//! Both are exported by OTLP where `OTEL_EXPORTER_OTLP_ENDPOINT` is set, by the standard
 //! variables; without it spans still carry ids, which errors and logs tell.
 
 use std::io::IsTerminal as _;
@@ -8,8 +8,9 @@ use std::io::IsTerminal as _;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::SpanExporter;
+use opentelemetry_otlp::{MetricExporter, SpanExporter};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Span;
@@ -33,12 +34,17 @@ pub enum LogFormat {
 #[derive(Debug)]
 pub struct Telemetry {
     provider: SdkTracerProvider,
+    /// None where metrics go nowhere.
+    meters: Option<SdkMeterProvider>,
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Err(error) = self.provider.shutdown() {
             tracing::debug!(%error, "the last spans were not exported");
+        }
+        if let Some(Err(error)) = self.meters.as_ref().map(SdkMeterProvider::shutdown) {
+            tracing::debug!(%error, "the last metrics were not exported");
         }
     }
 }
@@ -49,11 +55,9 @@ pub fn start(service: &str, format: LogFormat, default_filter: &str) -> Result<T
     let service = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| service.to_owned());
     let resource =
         Resource::builder().with_attribute(KeyValue::new("service.name", service)).build();
+    let meters = meters(resource.clone())?;
     let mut provider = SdkTracerProvider::builder().with_resource(resource);
-    let exported = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
-        .iter()
-        .any(|name| std::env::var(name).is_ok_and(|value| !value.is_empty()));
-    if exported {
+    if exported("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
         let exporter = SpanExporter::builder()
             .with_tonic()
             .build()
@@ -88,7 +92,31 @@ pub fn start(service: &str, format: LogFormat, default_filter: &str) -> Result<T
         .with(lines)
         .try_init()
         .map_err(|error| error.to_string())?;
-    Ok(Telemetry { provider })
+    Ok(Telemetry { provider, meters })
+}
+
+/// Whether a signal is exported: to the address for all, or to one of its own.
+fn exported(own: &str) -> bool {
+    ["OTEL_EXPORTER_OTLP_ENDPOINT", own]
+        .iter()
+        .any(|name| std::env::var(name).is_ok_and(|value| !value.is_empty()))
+}
+
+/// Starts the export of metrics, every minute or as `OTEL_METRIC_EXPORT_INTERVAL` says.
+fn meters(resource: Resource) -> Result<Option<SdkMeterProvider>, String> {
+    if !exported("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") {
+        return Ok(None);
+    }
+    let exporter = MetricExporter::builder()
+        .with_tonic()
+        .build()
+        .map_err(|error| format!("cannot export metrics by OTLP: {error}"))?;
+    let meters = SdkMeterProvider::builder()
+        .with_resource(resource)
+        .with_periodic_exporter(exporter)
+        .build();
+    opentelemetry::global::set_meter_provider(meters.clone());
+    Ok(Some(meters))
 }
 
 /// The trace id of the current span, as 32 hexadecimal digits; none outside a trace.
@@ -136,6 +164,18 @@ pub fn link_trace(span: &Span, headers: &http::HeaderMap) {
         if context.is_valid() {
             span.add_link(context);
         }
+    }
+}
+
+/// Links `span` to the span of another trace, by its W3C `traceparent`; nothing where it is none.
+pub fn link(span: &Span, traceparent: &str) {
+    if span.is_none() {
+        return;
+    }
+    let mut headers = http::HeaderMap::new();
+    if let Ok(value) = http::HeaderValue::from_str(traceparent) {
+        headers.insert("traceparent", value);
+        link_trace(span, &headers);
     }
 }
 

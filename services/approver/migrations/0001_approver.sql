@@ -36,19 +36,24 @@ CREATE TABLE declaration (
 CREATE INDEX declaration_email ON declaration (organisation_id, email_key);
 CREATE INDEX declaration_approver ON declaration (organisation_id, approver_id);
 
--- How far this service has followed identity (libs/runtime/src/follower.rs).
+-- How far this service has followed identity (libs/follower), and who lists the organisation's users
+-- afresh, where somebody does.
 CREATE TABLE cursor (
     organisation_id uuid   NOT NULL PRIMARY KEY,
     sequence        bigint NOT NULL,
-    resume_token    text   NOT NULL
+    resume_token    text   NOT NULL,
+    listing         uuid,
+    listing_at      timestamptz
 );
 
 -- The feed (libs/runtime/src/feed.rs), the same in every service.
 CREATE TABLE feed_lock (
     organisation_id uuid NOT NULL PRIMARY KEY
 );
+-- The keys of tokens: the newest seals, all open (docs/operations.md has how to change it).
 CREATE TABLE feed_key (
-    secret bytea NOT NULL
+    secret     bytea       NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
 );
 INSERT INTO feed_key (secret)
 VALUES (sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
@@ -92,7 +97,19 @@ CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON declaration TO muster_approver;
 GRANT SELECT, INSERT, UPDATE ON person, address, cursor TO muster_approver;
-GRANT SELECT, INSERT ON change TO muster_approver;
+-- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
+GRANT SELECT, INSERT, DELETE ON change TO muster_approver;
 -- UPDATE, because a row lock asks for it.
 GRANT SELECT, INSERT, UPDATE ON feed_lock TO muster_approver;
 GRANT SELECT ON feed_key TO muster_approver;
+
+-- Which organisations have moved lately. A view shows the service that, and nothing else of other
+-- organisations' changes; nobody logs in as its owner (docs/decisions/0006-reading-the-feed.md).
+CREATE VIEW feed_position AS SELECT organisation_id, sequence, written_at FROM change;
+CREATE POLICY feed_reader ON change FOR SELECT TO muster_feed_reader USING (true);
+GRANT SELECT (organisation_id, sequence, written_at) ON change TO muster_feed_reader;
+GRANT SELECT ON feed_position TO muster_approver;
+-- Whoever takes a view over must be able to create it.
+GRANT CREATE ON SCHEMA approver TO muster_feed_reader;
+ALTER VIEW feed_position OWNER TO muster_feed_reader;
+REVOKE CREATE ON SCHEMA approver FROM muster_feed_reader;

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use muster_follower::FollowedUser;
 use muster_proto::approver::v1::{Approver, ApproverState};
-use muster_proto::feed::v1::ChangeKind;
-use muster_proto::identity::v1::{UserChange, UserState};
-use muster_runtime::feed::Actor;
-use muster_runtime::id::{InvalidId, OrganisationId, Revision, UserId};
+use muster_runtime::id::{Revision, UserId};
 use muster_scim::caseless;
 use serde::{Deserialize, Serialize};
 
 /// What approvers depend on of a user.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Person {
-    pub organisation: OrganisationId,
     pub id: UserId,
     pub revision: Revision,
     pub active: bool,
@@ -23,8 +20,6 @@ pub(crate) struct Person {
     /// What it is found by.
     pub email_key: Option<String>,
     pub declared: Vec<Declared>,
-    /// Who made the change that tells of it.
-    pub actor: Actor,
 }
 
 /// An address that was declared, and the key that it is compared by.
@@ -34,38 +29,18 @@ pub(crate) struct Declared {
     pub key: String,
 }
 
-impl Person {
-    /// What a change of identity's feed says of a user.
-    pub(crate) fn of_change(change: &UserChange) -> Result<Self, InvalidId> {
-        let metadata = change.metadata.as_ref().ok_or(InvalidId)?;
-        let after = change.after.clone().unwrap_or_default();
-        let state = UserState {
-            organisation_id: metadata.organisation_id.clone(),
-            user_id: change.user_id.clone(),
-            revision: change.revision,
-            deleted: change.kind() == ChangeKind::Deleted,
-            active: after.active(),
-            primary_email: after.primary_email,
-            declared_approvers: after.declared_approvers,
-        };
-        Self::of_state(&state, Actor::from_proto(metadata.actor.clone())?)
-    }
-
-    /// What a caller hands over of a user.
-    pub(crate) fn of_state(state: &UserState, actor: Actor) -> Result<Self, InvalidId> {
-        let exists = !state.deleted;
-        let email_key = caseless::key(&state.primary_email);
-        Ok(Self {
-            organisation: state.organisation_id.parse()?,
-            id: state.user_id.parse()?,
-            revision: Revision(state.revision),
-            active: state.active && exists,
-            deleted: state.deleted,
-            email: if exists { state.primary_email.clone() } else { String::new() },
-            email_key: (exists && !email_key.is_empty()).then_some(email_key),
-            declared: if exists { declared(&state.declared_approvers) } else { Vec::new() },
-            actor,
-        })
+impl From<FollowedUser> for Person {
+    fn from(user: FollowedUser) -> Self {
+        let key = caseless::key(&user.primary_email);
+        Self {
+            id: user.id,
+            revision: user.revision,
+            active: user.active,
+            deleted: user.deleted,
+            email: user.primary_email,
+            email_key: (!key.is_empty()).then_some(key),
+            declared: declared(&user.declared_approvers),
+        }
     }
 }
 
@@ -157,6 +132,10 @@ impl From<Snapshot> for Approver {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::identity::v1::UserState;
+    use muster_runtime::feed::Actor;
+    use muster_runtime::id::OrganisationId;
+
     use super::*;
 
     fn somebody(active: bool) -> Somebody {
@@ -212,7 +191,8 @@ mod tests {
             primary_email: "ann@x.example".into(),
             declared_approvers: vec!["bo@x.example".into()],
         };
-        let person = Person::of_state(&state, Actor::Caller(String::new())).unwrap();
+        let user = FollowedUser::of_state(&state, Actor::Caller(String::new())).unwrap();
+        let person = Person::from(user);
         assert!(!person.active && person.email_key.is_none() && person.declared.is_empty());
     }
 }

@@ -1,23 +1,19 @@
 //! `ApproverService`: decode, call, encode.
 
-use std::pin::Pin;
-
+use muster_follower::{FollowedUser, Take};
 use muster_proto::approver::v1::approver_service_server::ApproverService;
 use muster_proto::approver::v1::{
     ApplyUserRequest, ApplyUserResponse, BatchCheckApprovalsRequest, BatchCheckApprovalsResponse,
     BatchGetApproversRequest, BatchGetApproversResponse, BatchListApproveesRequest,
     BatchListApproveesResponse, ListChangesRequest, ListChangesResponse,
-    ListUsersByApproverRequest, ListUsersByApproverResponse, WatchChangesRequest,
-    WatchChangesResponse,
+    ListUsersByApproverRequest, ListUsersByApproverResponse, ReconcileRequest, ReconcileResponse,
+    WatchChangesRequest, WatchChangesResponse,
 };
-use muster_proto::feed::v1::WatchStart;
-use muster_runtime::feed::{Actor, Watch};
+use muster_runtime::feed::{Actor, HistoryRequest, Messages};
 use muster_runtime::id::{OrganisationId, UserId};
-use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use crate::declaration::Person;
-use crate::store::{approver as store, list, person};
+use crate::store::{apply, approver as store, list};
 use crate::{Approvers, Error};
 
 /// The most users or questions in one batch.
@@ -34,7 +30,9 @@ impl ApproverService for Approvers {
         let users = user_ids("user_ids", &request.user_ids)?;
         let users = self
             .database
-            .read(organisation, move |c| Box::pin(store::batch_get(c, organisation, users)))
+            .read(organisation, move |c| {
+                Box::pin(store::batch_get(c, organisation, users, Vec::new()))
+            })
             .await
             .map_err(Error::Database)?;
         let users = users.into_iter().map(store::message).collect();
@@ -115,18 +113,20 @@ impl ApproverService for Approvers {
             .into_inner()
             .user
             .ok_or(Error::Invalid { field: "user", description: "is missing".into() })?;
-        let person = Person::of_state(&user, Actor::Caller("hand-over".into())).map_err(|_| {
-            Error::Invalid { field: "user", description: "has an id that is no UUID".into() }
+        let user = FollowedUser::of_state(&user, Actor::Caller("hand-over".into()));
+        let user = user.map_err(|_| Error::Invalid {
+            field: "user",
+            description: "has an id that is no UUID".into(),
         })?;
-        let (organisation, id) = (person.organisation, person.id);
-        let declares = !person.declared.is_empty();
+        let (organisation, id) = (user.organisation, user.id);
+        let declares = !user.declared_approvers.is_empty();
         let (changed, approvers) = self
             .database
             .write(organisation, move |c| {
                 Box::pin(async move {
-                    let changed = person::apply(c, person).await?;
+                    let changed = apply::apply(c, vec![user], Take::Newer).await?;
                     let approvers = if declares {
-                        store::batch_get(c, organisation, vec![id]).await?
+                        store::batch_get(c, organisation, vec![id], Vec::new()).await?
                     } else {
                         Vec::new()
                     };
@@ -141,57 +141,43 @@ impl ApproverService for Approvers {
         Ok(Response::new(ApplyUserResponse { approvers }))
     }
 
-    type WatchChangesStream =
-        Pin<Box<dyn Stream<Item = Result<WatchChangesResponse, Status>> + Send>>;
+    async fn reconcile(
+        &self,
+        request: Request<ReconcileRequest>,
+    ) -> Result<Response<ReconcileResponse>, Status> {
+        let ReconcileRequest { organisation_id: id, dry_run } = request.into_inner();
+        let organisation = organisation_id(&id)?;
+        let reconciled = if dry_run {
+            self.follower.differences(organisation).await?
+        } else {
+            self.follower.reconcile(organisation).await?
+        };
+        Ok(Response::new(ReconcileResponse {
+            difference_count: i32::try_from(reconciled.count).unwrap_or(i32::MAX),
+            user_ids: reconciled.users.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    type WatchChangesStream = Messages<WatchChangesResponse>;
 
     async fn watch_changes(
         &self,
         request: Request<WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let request = request.into_inner();
-        let from_now = request.start() == WatchStart::Now;
-        let organisation = match request.organisation_id.as_str() {
-            "" => None,
-            id => Some(organisation_id(id)?),
-        };
-        let watch = Watch { organisation, resume_tokens: request.resume_tokens, from_now };
-        let stream = self.feed.watch(watch)?.map(|watched| {
-            watched.map(|watched| WatchChangesResponse {
-                resume_token: watched.resume_token,
-                change: watched.change.as_ref().map(store::change_message),
-            })
-        });
-        Ok(Response::new(Box::pin(stream)))
+        let WatchChangesRequest { organisation_id, resume_tokens, start } = request.into_inner();
+        self.feed.watch_changes(&organisation_id, resume_tokens, start, store::watched_message)
     }
 
     async fn list_changes(
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        let request = request.into_inner();
-        let organisation = organisation_id(&request.organisation_id)?;
-        let Ok(user) = request.user_id.parse::<UserId>() else {
-            return Ok(Response::new(ListChangesResponse::default()));
-        };
-        let before = match request.page_token.as_str() {
-            "" => i64::MAX,
-            token => token.parse().map_err(|_| invalid_page_token())?,
-        };
-        let asked = request.page_size;
-        let size: i64 = (if asked <= 0 { 100 } else { asked.min(1_000) }).into();
-        let changes = self
-            .database
-            .read(organisation, move |c| {
-                Box::pin(store::changes(c, organisation, user, before, size))
-            })
-            .await
-            .map_err(Error::Database)?;
-        let full = i64::try_from(changes.len()).is_ok_and(|len| len == size);
-        let next_page_token = match changes.last() {
-            Some(last) if full => last.sequence.to_string(),
-            _ => String::new(),
-        };
-        let changes = changes.iter().map(store::change_message).collect();
+        let ListChangesRequest { organisation_id, user_id, page_size, page_token } =
+            request.into_inner();
+        let request =
+            HistoryRequest { organisation_id, subject_id: user_id, page_size, page_token };
+        let (changes, next_page_token) =
+            self.feed.list_changes(request, store::change_message).await?;
         Ok(Response::new(ListChangesResponse { changes, next_page_token }))
     }
 }

@@ -6,21 +6,15 @@ mod error;
 mod grpc;
 mod store;
 
+use muster_follower::Follower;
 use muster_proto::approver::v1::approver_service_server::ApproverServiceServer;
-use muster_proto::identity::v1::user_service_client::UserServiceClient;
-use muster_proto::identity::v1::{UserChange, WatchChangesRequest};
-use muster_runtime::BoxFuture;
-use muster_runtime::feed::Feed;
-use muster_runtime::follower::{Followed, follow};
+use muster_runtime::feed::{self, Feed};
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
 use muster_runtime::life::Life;
 use muster_runtime::postgres::{Database, Settings};
 use muster_runtime::transport::Transport;
-use tokio_stream::{Stream, StreamExt as _};
-use tonic::Status;
 use tonic::service::Routes;
 
-use declaration::Person;
 pub use error::Error;
 
 /// The Postgres schema that the service owns.
@@ -32,57 +26,26 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 /// The names that its health is reported under.
 pub const SERVICES: &[&str] = &["muster.approver.v1.ApproverService"];
 
-type Users = UserServiceClient<Transport>;
-
 /// What the service's RPCs share.
 #[derive(Debug, Clone)]
 struct Approvers {
     database: Database,
     feed: Feed,
+    follower: Follower<store::person::People>,
 }
 
 /// Connects to the database, begins to follow identity and returns the service to serve.
 pub async fn start(
     database: &Settings,
+    feed: feed::Settings,
     identity: Transport,
     life: &Life,
 ) -> Result<Routes, sqlx::Error> {
     let database = Database::connect(database, life).await?;
-    let feed = Feed::open("approver", database.clone(), life.clone()).await?;
-    let users = Users::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    life.spawn(follow(
-        database.clone(),
-        feed.clone(),
-        life.clone(),
-        move |tokens| Box::pin(watch(users.clone(), tokens)) as BoxFuture<'static, _>,
-        |connection, person: Person| Box::pin(store::person::apply(connection, person)),
-    ));
-    let approvers = Approvers { database, feed };
+    let feed = Feed::open("approver", database.clone(), life.clone(), feed).await?;
+    let follower = Follower::start(database.clone(), feed.clone(), identity, life);
+    let approvers = Approvers { database, feed, follower };
     Ok(Routes::new(
         ApproverServiceServer::new(approvers).max_decoding_message_size(MAX_MESSAGE_BYTES),
     ))
-}
-
-/// Identity's feed, of every organisation, as far as approvers are concerned.
-async fn watch(
-    mut users: Users,
-    resume_tokens: Vec<String>,
-) -> Result<impl Stream<Item = Result<Followed<Person>, Status>> + Send + Unpin, Status> {
-    let request = WatchChangesRequest { resume_tokens, ..WatchChangesRequest::default() };
-    let stream = users.watch_changes(request).await?.into_inner();
-    Ok(stream.filter_map(|message| match message {
-        Ok(message) => Some(followed(message.resume_token, &message.change?)),
-        Err(status) => Some(Err(status)),
-    }))
-}
-
-fn followed(resume_token: String, change: &UserChange) -> Result<Followed<Person>, Status> {
-    let person = Person::of_change(change)
-        .map_err(|_| Status::internal("identity sent a change without ids"))?;
-    Ok(Followed {
-        organisation: person.organisation,
-        sequence: change.metadata.as_ref().map_or(0, |metadata| metadata.sequence),
-        resume_token,
-        change: person,
-    })
 }

@@ -2,51 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use muster_proto::feed::v1::ChangeKind;
-use muster_proto::identity::v1::{UserChange, UserState};
-use muster_runtime::feed::Actor;
-use muster_runtime::id::{InvalidId, OrganisationId, Revision, UserId};
+use muster_runtime::id::{InvalidId, UserId};
 
 use crate::Error;
 
 /// The longest name, in bytes of its key: what an index takes.
 const LONGEST_KEY: usize = 512;
-
-/// What groups keep of a user.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Person {
-    pub organisation: OrganisationId,
-    pub id: UserId,
-    pub revision: Revision,
-    pub deleted: bool,
-    /// Who made the change that tells of it.
-    pub actor: Actor,
-}
-
-impl Person {
-    /// What a change of identity's feed says of a user.
-    pub(crate) fn of_change(change: &UserChange) -> Result<Self, InvalidId> {
-        let metadata = change.metadata.as_ref().ok_or(InvalidId)?;
-        Ok(Self {
-            organisation: metadata.organisation_id.parse()?,
-            id: change.user_id.parse()?,
-            revision: Revision(change.revision),
-            deleted: change.kind() == ChangeKind::Deleted,
-            actor: Actor::from_proto(metadata.actor.clone())?,
-        })
-    }
-
-    /// What a caller hands over of a user.
-    pub(crate) fn of_state(state: &UserState, actor: Actor) -> Result<Self, InvalidId> {
-        Ok(Self {
-            organisation: state.organisation_id.parse()?,
-            id: state.user_id.parse()?,
-            revision: Revision(state.revision),
-            deleted: state.deleted,
-            actor,
-        })
-    }
-}
 
 /// A group's name and the key that it is unique by.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,7 @@
 
 mod field;
 
-use std::pin::Pin;
-
-use muster_proto::feed::v1::WatchStart;
+use muster_follower::{FollowedUser, Take};
 use muster_proto::group::v1::group_service_server::GroupService;
 use muster_proto::group::v1::update_group_request::{ExternalIdChange, Members as MembersChange};
 use muster_proto::group::v1::{
@@ -13,26 +11,23 @@ use muster_proto::group::v1::{
     CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, GetGroupRequest, Group,
     GroupView, ListChangesRequest, ListChangesResponse, ListGroupsRequest, ListGroupsResponse,
     ListMembersRequest, ListMembersResponse, ListUsersInGroupsRequest, ListUsersInGroupsResponse,
-    UpdateGroupRequest, UpdateGroupResponse, WatchChangesRequest, WatchChangesResponse,
+    ReconcileRequest, ReconcileResponse, UpdateGroupRequest, UpdateGroupResponse,
+    WatchChangesRequest, WatchChangesResponse,
 };
 use muster_proto::identity::v1::BatchGetUsersRequest;
 use muster_runtime::BoxFuture;
 use muster_runtime::clock;
-use muster_runtime::feed::{Actor, Pages, Read, Watch};
+use muster_runtime::feed::{Actor, HistoryRequest, Messages, Pages, Read};
 use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
-use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use crate::group::{ExternalId, MemberIds, Members, Name, Person, external_id};
+use crate::group::{ExternalId, MemberIds, Members, Name, external_id};
 use crate::store::group::{self as store, Failure, Written};
 use crate::store::person::ApplyError;
 use crate::store::{change, list, membership, person};
 use crate::{Error, Groups};
-use field::{
-    actor, after_user, at_most, cut, group_id, invalid_page_token, organisation_id, page_size,
-    required,
-};
+use field::{actor, after_user, at_most, cut, group_id, organisation_id, page_size, required};
 
 /// How many users identity is asked about at once.
 const LARGEST_BATCH: usize = 10_000;
@@ -281,15 +276,17 @@ impl GroupService for Groups {
         request: Request<ApplyUserRequest>,
     ) -> Result<Response<ApplyUserResponse>, Status> {
         let user = required("user", request.into_inner().user)?;
-        let person = Person::of_state(&user, Actor::Caller("hand-over".into())).map_err(|_| {
-            Error::Invalid { field: "user", description: "has an id that is no UUID".into() }
+        let user = FollowedUser::of_state(&user, Actor::Caller("hand-over".into()));
+        let user = user.map_err(|_| Error::Invalid {
+            field: "user",
+            description: "has an id that is no UUID".into(),
         })?;
-        let organisation = person.organisation;
+        let organisation = user.organisation;
         for _ in 0..TRIES {
-            let person = person.clone();
+            let users = vec![user.clone()];
             match self
                 .database
-                .write(organisation, move |c| Box::pin(person::apply(c, person)))
+                .write(organisation, move |c| Box::pin(person::apply(c, users, Take::Newer)))
                 .await
             {
                 Ok(changed) => {
@@ -305,53 +302,43 @@ impl GroupService for Groups {
         Err(Status::unavailable("the user is being added to groups all the time; try again"))
     }
 
-    type WatchChangesStream =
-        Pin<Box<dyn Stream<Item = Result<WatchChangesResponse, Status>> + Send>>;
+    async fn reconcile(
+        &self,
+        request: Request<ReconcileRequest>,
+    ) -> Result<Response<ReconcileResponse>, Status> {
+        let ReconcileRequest { organisation_id: id, dry_run } = request.into_inner();
+        let organisation = organisation_id(&id)?;
+        let reconciled = if dry_run {
+            self.follower.differences(organisation).await?
+        } else {
+            self.follower.reconcile(organisation).await?
+        };
+        Ok(Response::new(ReconcileResponse {
+            difference_count: i32::try_from(reconciled.count).unwrap_or(i32::MAX),
+            user_ids: reconciled.users.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    type WatchChangesStream = Messages<WatchChangesResponse>;
 
     async fn watch_changes(
         &self,
         request: Request<WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let request = request.into_inner();
-        let from_now = request.start() == WatchStart::Now;
-        let organisation = match request.organisation_id.as_str() {
-            "" => None,
-            id => Some(organisation_id(id)?),
-        };
-        let watch = Watch { organisation, resume_tokens: request.resume_tokens, from_now };
-        let stream = self.feed.watch(watch)?.map(|watched| {
-            watched.map(|watched| WatchChangesResponse {
-                resume_token: watched.resume_token,
-                change: watched.change.as_ref().map(change::change_message),
-            })
-        });
-        Ok(Response::new(Box::pin(stream)))
+        let WatchChangesRequest { organisation_id, resume_tokens, start } = request.into_inner();
+        self.feed.watch_changes(&organisation_id, resume_tokens, start, change::watched_message)
     }
 
     async fn list_changes(
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        let request = request.into_inner();
-        let organisation = organisation_id(&request.organisation_id)?;
-        let id = group_id(&request.group_id)?;
-        let before = match request.page_token.as_str() {
-            "" => i64::MAX,
-            token => token.parse().map_err(|_| invalid_page_token())?,
-        };
-        let size = page_size(request.page_size, 100, 1_000);
-        let changes = self
-            .database
-            .read(organisation, move |c| {
-                Box::pin(change::changes(c, organisation, id, before, size))
-            })
-            .await?;
-        let full = i64::try_from(changes.len()).is_ok_and(|len| len == size);
-        let next_page_token = match changes.last() {
-            Some(last) if full => last.sequence.to_string(),
-            _ => String::new(),
-        };
-        let changes = changes.iter().map(change::change_message).collect();
+        let ListChangesRequest { organisation_id, group_id, page_size, page_token } =
+            request.into_inner();
+        let request =
+            HistoryRequest { organisation_id, subject_id: group_id, page_size, page_token };
+        let (changes, next_page_token) =
+            self.feed.list_changes(request, change::change_message).await?;
         Ok(Response::new(ListChangesResponse { changes, next_page_token }))
     }
 }

@@ -110,8 +110,10 @@ CREATE INDEX user_email_user ON user_email (organisation_id, user_id);
 CREATE TABLE feed_lock (
     organisation_id uuid NOT NULL PRIMARY KEY
 );
+-- The keys of tokens: the newest seals, all open (docs/operations.md has how to change it).
 CREATE TABLE feed_key (
-    secret bytea NOT NULL
+    secret     bytea       NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
 );
 INSERT INTO feed_key (secret)
 VALUES (sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
@@ -155,7 +157,19 @@ CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
 
 GRANT SELECT, INSERT, UPDATE ON organisation, api_key TO muster_identity;
 GRANT SELECT, INSERT, UPDATE, DELETE ON admin, invitation, users, user_email TO muster_identity;
-GRANT SELECT, INSERT ON change TO muster_identity;
+-- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
+GRANT SELECT, INSERT, DELETE ON change TO muster_identity;
 -- UPDATE, because a row lock asks for it.
 GRANT SELECT, INSERT, UPDATE ON feed_lock TO muster_identity;
 GRANT SELECT ON feed_key TO muster_identity;
+
+-- Which organisations have moved lately. A view shows the service that, and nothing else of other
+-- organisations' changes; nobody logs in as its owner (docs/decisions/0006-reading-the-feed.md).
+CREATE VIEW feed_position AS SELECT organisation_id, sequence, written_at FROM change;
+CREATE POLICY feed_reader ON change FOR SELECT TO muster_feed_reader USING (true);
+GRANT SELECT (organisation_id, sequence, written_at) ON change TO muster_feed_reader;
+GRANT SELECT ON feed_position TO muster_identity;
+-- Whoever takes a view over must be able to create it.
+GRANT CREATE ON SCHEMA identity TO muster_feed_reader;
+ALTER VIEW feed_position OWNER TO muster_feed_reader;
+REVOKE CREATE ON SCHEMA identity FROM muster_feed_reader;

@@ -13,7 +13,7 @@ use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
 use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
 use muster_proto::identity::v1::user_service_server::UserServiceServer;
-use muster_runtime::feed::Feed;
+use muster_runtime::feed::{self, Feed};
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
 use muster_runtime::life::Life;
 use muster_runtime::postgres::{Database, Settings};
@@ -43,9 +43,13 @@ struct Identity {
 }
 
 /// Connects to the database and returns the services to serve.
-pub async fn start(database: &Settings, life: &Life) -> Result<Routes, sqlx::Error> {
+pub async fn start(
+    database: &Settings,
+    feed: feed::Settings,
+    life: &Life,
+) -> Result<Routes, sqlx::Error> {
     let database = Database::connect(database, life).await?;
-    let feed = Feed::open("identity", database.clone(), life.clone()).await?;
+    let feed = Feed::open("identity", database.clone(), life.clone(), feed).await?;
     let identity = Identity { database, feed };
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))

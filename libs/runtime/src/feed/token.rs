@@ -70,13 +70,7 @@ impl TokenKey {
         if *version != VERSION {
             return None;
         }
-        Some((
-            Uuid::from_slice(&body[..16]).ok()?.into(),
-            Position {
-                sequence: i64::from_be_bytes(body[16..24].try_into().ok()?),
-                change_id: Uuid::from_slice(&body[24..]).ok()?,
-            },
-        ))
+        Some((Uuid::from_slice(&body[..16]).ok()?.into(), position(&body[16..])?))
     }
 
     fn resume_mac(&self, body: &[u8]) -> Hmac<Sha256> {
@@ -97,6 +91,22 @@ impl TokenKey {
     }
 }
 
+/// The place that a token names, for whoever was given it by the feed and has no key to verify it.
+#[must_use]
+pub fn token_position(token: &str) -> Option<Position> {
+    let bytes: [u8; BYTES] = URL_SAFE_NO_PAD.decode(token).ok()?.try_into().ok()?;
+    position(&bytes[17..41])
+}
+
+/// Reads sequence and change id.
+fn position(bytes: &[u8]) -> Option<Position> {
+    let (sequence, change_id) = bytes.split_at_checked(8)?;
+    Some(Position {
+        sequence: i64::from_be_bytes(sequence.try_into().ok()?),
+        change_id: Uuid::from_slice(change_id).ok()?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,7 +119,9 @@ mod tests {
     fn a_token_reads_back_what_was_sealed() {
         let key = TokenKey::new("identity", [7; 32]);
         let (organisation, position) = (OrganisationId::new(), position());
-        assert_eq!(key.open(&key.seal(organisation, position)), Some((organisation, position)));
+        let token = key.seal(organisation, position);
+        assert_eq!(key.open(&token), Some((organisation, position)));
+        assert_eq!(token_position(&token), Some(position));
     }
 
     #[test]

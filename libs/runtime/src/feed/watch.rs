@@ -1,37 +1,23 @@
-//! Reading a feed: from a position on, for ever.
+//! Watching a feed: from a position on, until the reader goes away.
 
-use std::collections::{BTreeSet, HashMap};
+mod all;
+mod one;
+
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgConnection;
-use tokio::sync::{broadcast, mpsc};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Change, InvalidPageToken, Page, Position, TokenKey, head};
-use crate::clock;
+use super::read::{self, Refusal};
+use super::{Change, Feed, Position};
 use crate::grpc::database_status;
 use crate::id::OrganisationId;
-use crate::life::Life;
-use crate::postgres::Database;
-
-/// How many changes are read at once.
-const BATCH: i64 = 500;
-/// How often every organisation's feed is looked at, hint or not: correctness rests on this.
-const SWEEP: Duration = Duration::from_secs(2);
-/// How often an idle watch hears where it stands.
-const HEARTBEAT: Duration = Duration::from_secs(30);
-/// How long a reader may leave a message waiting.
-const SLOWEST_READER: Duration = Duration::from_secs(30);
-
-/// One service's feed, for its readers.
-#[derive(Debug, Clone)]
-pub struct Feed {
-    database: Database,
-    key: TokenKey,
-    wake: broadcast::Sender<OrganisationId>,
-    life: Life,
-}
 
 /// What to watch.
 #[derive(Debug, Clone)]
@@ -47,76 +33,65 @@ pub struct Watch {
 /// What a watch tells.
 #[derive(Debug, Clone)]
 pub struct Watched {
-    /// Where to resume after it.
+    /// Where to resume after it; empty in the heart-beat of a watch that has been told nothing.
     pub resume_token: String,
     /// The change; none in a heart-beat.
-    pub change: Option<Change>,
+    pub change: Option<Arc<Change>>,
+    /// The newest sequence of its organisation that is known of.
+    pub head_sequence: i64,
+    /// In a watch of all organisations: one that cannot be resumed from its token (or from the
+    /// start, without one) and is left out from now on.
+    pub out_of_range: Option<OrganisationId>,
 }
 
-type Sender = mpsc::Sender<Result<Watched, Status>>;
+impl Watched {
+    /// `out_of_range` as messages hold it: empty for none.
+    #[must_use]
+    pub fn out_of_range_id(&self) -> String {
+        self.out_of_range.map(|organisation| organisation.to_string()).unwrap_or_default()
+    }
+}
+
+/// Why a watch ends.
+enum End {
+    /// The reader has gone.
+    Gone,
+    /// The reader is told this.
+    Told(Status),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self::Told(status)
+    }
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Told(match refusal {
+            Refusal::Lost => Status::out_of_range(
+                "the feed does not go on from there: it is too long ago, or the feed has been \
+                 restored to another history; list afresh",
+            ),
+            Refusal::Database(error) => database_status(&error),
+        })
+    }
+}
 
 impl Feed {
-    /// The feed called `name` in the database's schema.
-    pub async fn open(
-        name: &'static str,
-        database: Database,
-        life: Life,
-    ) -> Result<Self, sqlx::Error> {
-        let secret: Vec<u8> = database
-            .read_shared(|connection| {
-                Box::pin(async move {
-                    sqlx::query_scalar("SELECT secret FROM feed_key").fetch_one(connection).await
-                })
-            })
-            .await?;
-        let secret = secret.try_into().map_err(|_| {
-            sqlx::Error::Configuration("feed_key.secret is not 32 bytes long".into())
-        })?;
-        let (wake, _) = broadcast::channel(1024);
-        Ok(Self { database, key: TokenKey::new(name, secret), wake, life })
-    }
-
-    /// Wakes this process' readers: call it after a commit that appended. A hint, never needed for
-    /// correctness.
-    pub fn wake(&self, organisation: OrganisationId) {
-        // An error says that nobody is watching.
-        drop(self.wake.send(organisation));
-    }
-
-    /// The token to resume with after a position.
-    #[must_use]
-    pub fn token(&self, organisation: OrganisationId, position: Position) -> String {
-        self.key.seal(organisation, position)
-    }
-
-    /// The token for the next page of a list.
-    #[must_use]
-    pub fn page_token(&self, organisation: OrganisationId, query: &str, page: Page) -> String {
-        self.key.seal_page(organisation, query, page, clock::now())
-    }
-
-    /// Where a list goes on; none for the first page, whose token is empty.
-    pub fn open_page(
-        &self,
-        organisation: OrganisationId,
-        query: &str,
-        token: &str,
-    ) -> Result<Option<Page>, InvalidPageToken> {
-        if token.is_empty() {
-            return Ok(None);
-        }
-        self.key.open_page(organisation, query, token, clock::now()).map(Some)
-    }
-
-    /// Watches until the reader goes away or the process stops.
+    /// Watches until the reader goes away, the watch is old or the process stops.
     ///
     /// Errors: `INVALID_ARGUMENT` for a token that is not of this feed or of another organisation,
-    /// `OUT_OF_RANGE` for one whose change is not there (any more), `UNAVAILABLE` to a reader that
-    /// is too slow and at shutdown.
-    pub fn watch(&self, watch: Watch) -> Result<ReceiverStream<Result<Watched, Status>>, Status> {
+    /// `RESOURCE_EXHAUSTED` for one watch too many. The stream ends with `OUT_OF_RANGE` where the
+    /// feed does not go on from the token, with `UNAVAILABLE` where it is to be resumed: for a
+    /// reader that is too slow, after a while, and at shutdown.
+    pub fn watch(
+        &self,
+        watch: Watch,
+    ) -> Result<BoxStream<'static, Result<Watched, Status>>, Status> {
         let mut positions = HashMap::new();
         for token in &watch.resume_tokens {
-            let (organisation, position) = self.key.open(token).ok_or_else(|| {
+            let (organisation, position) = self.keys.open(token).ok_or_else(|| {
                 Status::invalid_argument("a resume token is not one of this feed; list afresh")
             })?;
             if watch.organisation.is_some_and(|only| only != organisation) {
@@ -124,185 +99,102 @@ impl Feed {
             }
             positions.insert(organisation, position);
         }
+        let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("too many watches of this process; try another or later")
+        })?;
         let (sender, receiver) = mpsc::channel(1);
-        let reader = Reader {
-            feed: self.clone(),
-            only: watch.organisation,
-            from_now: watch.from_now,
-            resumed: positions.keys().copied().collect(),
-            positions,
-        };
-        let life = self.life.clone();
+        let (end, ended) = oneshot::channel();
+        let (feed, life) = (self.clone(), self.life.clone());
         self.life.spawn(async move {
-            let end = tokio::select! {
-                end = reader.run(&sender) => end,
-                () = life.stopped() => Some(Status::unavailable("shutting down; resume elsewhere")),
-                () = sender.closed() => None,
+            let _permit = permit;
+            let mut outlet = Outlet::new(feed.clone(), sender.clone());
+            let reading = async {
+                match watch.organisation {
+                    Some(organisation) => {
+                        let position = positions.get(&organisation).copied();
+                        one::run(&feed, organisation, position, watch.from_now, &mut outlet).await
+                    }
+                    None => all::run(&feed, positions, watch.from_now, &mut outlet).await,
+                }
             };
-            if let Some(status) = end {
-                drop(sender.try_send(Err(status)));
+            let why = tokio::select! {
+                why = reading => why,
+                () = life.stopped() => Status::unavailable("shutting down; resume elsewhere").into(),
+                () = tokio::time::sleep(feed.stream_age()) => {
+                    Status::unavailable("this watch is old; resume with the last token").into()
+                }
+                () = sender.closed() => End::Gone,
+            };
+            if let End::Told(status) = why {
+                drop(end.send(status));
             }
         });
-        Ok(ReceiverStream::new(receiver))
+        // What the reader has not taken yet comes before why there is no more.
+        let end = futures::stream::once(ended).filter_map(async |end| end.ok().map(Err));
+        Ok(ReceiverStream::new(receiver).chain(end.boxed()).boxed())
     }
 
-    async fn organisations(&self) -> Result<Vec<OrganisationId>, sqlx::Error> {
+    /// How long a watch lasts that begins now.
+    fn stream_age(&self) -> Duration {
+        self.settings.stream_age.mul_f64(rand::random_range(0.8..=1.2))
+    }
+
+    /// The newest change of an organisation, where a reader may go on after `position`.
+    async fn resume(
+        &self,
+        organisation: OrganisationId,
+        position: Position,
+    ) -> Result<Position, Refusal> {
+        let kept = self.settings.kept();
         self.database
-            .read_shared(|connection| {
-                Box::pin(async move {
-                    sqlx::query_scalar("SELECT organisation_id FROM feed_lock")
-                        .fetch_all(connection)
-                        .await
-                })
-            })
+            .read(organisation, move |c| Box::pin(read::resume(c, organisation, position, kept)))
             .await
     }
 }
 
-struct Reader {
+/// Where a watch's messages go out: one waits until the reader has taken the one before.
+struct Outlet {
     feed: Feed,
-    only: Option<OrganisationId>,
-    from_now: bool,
-    positions: HashMap<OrganisationId, Position>,
-    /// Organisations whose token has not been compared with the feed yet.
-    resumed: BTreeSet<OrganisationId>,
+    sender: mpsc::Sender<Result<Watched, Status>>,
+    last: Instant,
 }
 
-impl Reader {
-    /// Reads until an error ends the watch; none where the reader has gone.
-    async fn run(mut self, sender: &Sender) -> Option<Status> {
-        let mut wake = self.feed.wake.subscribe();
-        let mut sweep = tokio::time::interval(SWEEP);
-        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        let mut first = true;
-        loop {
-            let moved = tokio::select! {
-                _ = sweep.tick() => None,
-                _ = heartbeat.tick() => {
-                    if let Err(end) = self.beat(sender).await {
-                        return end;
-                    }
-                    continue;
-                }
-                hint = wake.recv() => hint.ok(),
-            };
-            let moved = match (moved, self.only) {
-                (Some(moved), Some(only)) if moved != only => continue,
-                (Some(moved), _) => vec![moved],
-                (None, Some(only)) => vec![only],
-                (None, None) => match self.feed.organisations().await {
-                    Ok(organisations) => organisations,
-                    Err(error) => return Some(database_status(&error)),
-                },
-            };
-            for organisation in moved {
-                if let Err(end) = self.read(organisation, first && self.from_now, sender).await {
-                    return end;
-                }
-            }
-            first = false;
-        }
+impl Outlet {
+    fn new(feed: Feed, sender: mpsc::Sender<Result<Watched, Status>>) -> Self {
+        Self { feed, sender, last: Instant::now() }
     }
 
-    /// Sends what is new in one organisation.
-    async fn read(
+    /// Waits until nothing has been sent for so long that the reader wants to hear something.
+    async fn quiet(&self) {
+        tokio::time::sleep_until(self.last + self.feed.settings.heart_beat).await;
+    }
+
+    async fn change(&mut self, change: Arc<Change>, head_sequence: i64) -> Result<(), End> {
+        let resume_token = self.feed.keys.seal(change.organisation_id, change.position());
+        let change = Some(change);
+        self.send(Watched { resume_token, change, head_sequence, out_of_range: None }).await
+    }
+
+    /// Tells where the reader stands, and nothing else.
+    async fn token(
         &mut self,
         organisation: OrganisationId,
-        skip: bool,
-        sender: &Sender,
-    ) -> Result<(), Option<Status>> {
-        let mut position = match self.positions.get(&organisation) {
-            Some(position) => *position,
-            None if skip => {
-                let newest = self
-                    .feed
-                    .database
-                    .read(organisation, move |c| Box::pin(head(c, organisation)))
-                    .await
-                    .map_err(|error| Some(database_status(&error)))?;
-                newest.position
-            }
-            None => Position::START,
-        };
-        loop {
-            let check = self.resumed.remove(&organisation);
-            let changes = self
-                .feed
-                .database
-                .read(organisation, move |c| Box::pin(after(c, organisation, position, check)))
-                .await
-                .map_err(|error| Some(database_status(&error)))?
-                .ok_or_else(|| {
-                    Some(Status::out_of_range(
-                        "the change that the resume token names is not in the feed; list afresh",
-                    ))
-                })?;
-            let more = changes.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
-            for change in changes {
-                position = Position { sequence: change.sequence, change_id: change.change_id };
-                let resume_token = self.feed.key.seal(organisation, position);
-                send(sender, Watched { resume_token, change: Some(change) }).await?;
-            }
-            self.positions.insert(organisation, position);
-            if !more {
-                return Ok(());
-            }
-        }
+        position: Position,
+        head_sequence: i64,
+    ) -> Result<(), End> {
+        let resume_token = self.feed.keys.seal(organisation, position);
+        self.send(Watched { resume_token, change: None, head_sequence, out_of_range: None }).await
     }
 
-    async fn beat(&self, sender: &Sender) -> Result<(), Option<Status>> {
-        for (organisation, position) in &self.positions {
-            let resume_token = self.feed.key.seal(*organisation, *position);
-            send(sender, Watched { resume_token, change: None }).await?;
-        }
-        Ok(())
+    async fn send(&mut self, watched: Watched) -> Result<(), End> {
+        use mpsc::error::SendTimeoutError::{Closed, Timeout};
+        let sent = self.sender.send_timeout(Ok(watched), self.feed.settings.send_limit).await;
+        self.last = Instant::now();
+        sent.map_err(|error| match error {
+            Timeout(_) => {
+                Status::unavailable("the reader is too slow; resume with the last token").into()
+            }
+            Closed(_) => End::Gone,
+        })
     }
-}
-
-async fn send(sender: &Sender, watched: Watched) -> Result<(), Option<Status>> {
-    sender.send_timeout(Ok(watched), SLOWEST_READER).await.map_err(|error| match error {
-        mpsc::error::SendTimeoutError::Timeout(_) => {
-            Some(Status::unavailable("the reader is too slow; resume with the last token"))
-        }
-        mpsc::error::SendTimeoutError::Closed(_) => None,
-    })
-}
-
-/// The changes after a position, at most [`BATCH`]; none where the position is not in the feed or
-/// what follows it is not.
-async fn after(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    position: Position,
-    check: bool,
-) -> Result<Option<Vec<Change>>, sqlx::Error> {
-    if check && position != Position::START {
-        let there: Option<bool> = sqlx::query_scalar(
-            "SELECT true FROM change
-              WHERE organisation_id = $1 AND sequence = $2 AND change_id = $3",
-        )
-        .bind(organisation)
-        .bind(position.sequence)
-        .bind(position.change_id)
-        .fetch_optional(&mut *connection)
-        .await?;
-        if there.is_none() {
-            return Ok(None);
-        }
-    }
-    let changes: Vec<Change> = sqlx::query_as(
-        "SELECT organisation_id, sequence, change_id, written_at, kind, subject_id, revision,
-                before, after, actor, traceparent
-           FROM change
-          WHERE organisation_id = $1 AND sequence > $2
-          ORDER BY sequence LIMIT $3",
-    )
-    .bind(organisation)
-    .bind(position.sequence)
-    .bind(BATCH)
-    .fetch_all(connection)
-    .await?;
-    let gap = changes.first().is_some_and(|first| first.sequence != position.sequence + 1);
-    Ok((!gap).then_some(changes))
 }

@@ -1,17 +1,21 @@
 //! The questions: who approves for whom.
 
-use muster_proto::approver::v1::{Approvees, Approver, ApproverChange, UserApprovers};
-use muster_runtime::feed::{Change, Kind};
-use muster_runtime::id::{OrganisationId, Revision, UserId};
+use muster_proto::approver::v1::{
+    Approvees, Approver, ApproverChange, UserApprovers, WatchChangesResponse,
+};
+use muster_runtime::feed::{Change, Watched};
+use muster_runtime::id::{OrganisationId, UserId};
 use sqlx::PgConnection;
 
 use crate::declaration::{Facts, Snapshot, Somebody};
 
-/// The approvers of each of these users for whom anyone was declared, by user, in declared order.
+/// The approvers of each of these users for whom anyone was declared, by user, in declared order;
+/// as if the `hidden` users did not exist, to whom nothing is linked.
 pub(crate) async fn batch_get(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     users: Vec<UserId>,
+    hidden: Vec<UserId>,
 ) -> Result<Vec<(UserId, Vec<Approver>)>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT d.user_id AS "user_id: UserId", d.email,
@@ -24,12 +28,13 @@ pub(crate) async fn batch_get(
                ON l.organisation_id = d.organisation_id AND l.user_id = d.approver_id
              LEFT JOIN LATERAL (SELECT p.user_id, p.email, p.active FROM approver.person AS p
                                  WHERE p.organisation_id = $1 AND p.email_key = d.email_key
-                                   AND d.approver_id IS NULL
+                                   AND d.approver_id IS NULL AND p.user_id <> ALL ($3)
                                  ORDER BY p.user_id LIMIT 1) AS o ON true
             WHERE d.organisation_id = $1 AND d.user_id = ANY ($2)
             ORDER BY d.user_id, d.position"#,
         organisation as OrganisationId,
         users as Vec<UserId>,
+        hidden as Vec<UserId>,
     )
     .fetch_all(connection)
     .await?;
@@ -118,42 +123,25 @@ pub(crate) async fn check(
     .await
 }
 
-/// The changes of one user's approvers before `before`, the newest first.
-pub(crate) async fn changes(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    user: UserId,
-    before: i64,
-    limit: i64,
-) -> Result<Vec<Change>, sqlx::Error> {
-    sqlx::query_as!(
-        Change,
-        r#"SELECT organisation_id AS "organisation_id: OrganisationId", sequence, change_id,
-                  written_at, kind AS "kind: Kind", subject_id, revision AS "revision: Revision",
-                  before, after, actor, traceparent
-             FROM approver.change
-            WHERE organisation_id = $1 AND subject_id = $2 AND sequence < $3
-            ORDER BY sequence DESC LIMIT $4"#,
-        organisation as OrganisationId,
-        user as UserId,
-        before,
-        limit,
-    )
-    .fetch_all(connection)
-    .await
-}
-
 /// The change as readers of the feed get it.
 pub(crate) fn change_message(change: &Change) -> ApproverChange {
-    let restore = |payload: &Option<serde_json::Value>| -> Vec<Approver> {
-        let snapshots: Option<Vec<Snapshot>> =
-            payload.clone().and_then(|payload| serde_json::from_value(payload).ok());
+    let restore = |snapshots: Option<Vec<Snapshot>>| -> Vec<Approver> {
         snapshots.unwrap_or_default().into_iter().map(Approver::from).collect()
     };
     ApproverChange {
         metadata: Some(change.metadata()),
         user_id: UserId::from(change.subject_id).to_string(),
-        before: restore(&change.before),
-        after: restore(&change.after),
+        before: restore(change.before()),
+        after: restore(change.after()),
+    }
+}
+
+/// What a watch tells.
+pub(crate) fn watched_message(watched: &Watched) -> WatchChangesResponse {
+    WatchChangesResponse {
+        resume_token: watched.resume_token.clone(),
+        change: watched.change.as_deref().map(change_message),
+        head_sequence: watched.head_sequence,
+        out_of_range_organisation_id: watched.out_of_range_id(),
     }
 }

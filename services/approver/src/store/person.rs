@@ -1,367 +1,213 @@
-//! Taking a user's newest state, and all that follows from it.
-//!
-//! Locks are taken in one order by everybody, so that no two wait for each other: the user's own
-//! row, then the addresses concerned (those not seen before are inserted, then all are locked,
-//! both in the order of their keys), then the feed. A declaration is written only under the lock
-//! of its address, so whoever declares an address and whoever appears with it see each other.
+//! What is known of users.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_proto::approver::v1::Approver;
-use muster_runtime::clock;
-use muster_runtime::feed::{self, Kind, NewChange};
+use muster_follower::{FollowedUser, Keeper, Take};
+use muster_runtime::BoxFuture;
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 
-use super::approver;
-use crate::declaration::{Declared, Person, Snapshot};
+use super::{apply, declaration};
+use crate::declaration::Person;
+
+/// What the approver service keeps of identity's users.
+#[derive(Debug)]
+pub(crate) struct People;
+
+impl Keeper for People {
+    const NAME: &'static str = "approver";
+
+    fn apply(
+        connection: &mut PgConnection,
+        users: Vec<FollowedUser>,
+        take: Take,
+    ) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+        Box::pin(apply::apply(connection, users, take))
+    }
+
+    fn differing(
+        connection: &mut PgConnection,
+        organisation: OrganisationId,
+        users: Vec<FollowedUser>,
+    ) -> BoxFuture<'_, Result<Vec<UserId>, sqlx::Error>> {
+        Box::pin(differing(connection, organisation, users))
+    }
+
+    fn known(
+        connection: &mut PgConnection,
+        organisation: OrganisationId,
+        after: Option<UserId>,
+        through: Option<UserId>,
+    ) -> BoxFuture<'_, Result<Vec<(UserId, Revision)>, sqlx::Error>> {
+        Box::pin(known(connection, organisation, after, through))
+    }
+}
 
 /// What is stored of a person.
-struct Stored {
-    revision: Revision,
-    active: bool,
-    email: String,
-    email_key: Option<String>,
+#[derive(Debug)]
+pub(super) struct Stored {
+    user_id: UserId,
+    pub(super) revision: Revision,
+    pub(super) active: bool,
+    deleted: bool,
+    pub(super) email: String,
+    pub(super) email_key: Option<String>,
 }
 
-/// Takes a user's newest state; whether anybody's approvers changed by it. An older state, or the
-/// same again, changes nothing.
-///
-/// A new user for whom nobody was declared and nobody waited costs five statements.
-pub(crate) async fn apply(
-    connection: &mut PgConnection,
-    person: Person,
-) -> Result<bool, sqlx::Error> {
-    let organisation = person.organisation;
-    let old = match lock(connection, &person).await? {
-        None if insert(connection, &person).await? => None,
-        // Someone else inserted the row meanwhile.
-        None => lock(connection, &person).await?,
-        old => old,
-    };
-    if old.as_ref().is_some_and(|old| old.revision >= person.revision) {
-        return Ok(false);
-    }
-    let declared_before = match old {
-        Some(_) => declarations(connection, organisation, person.id).await?,
-        None => Vec::new(),
-    };
-    let redeclared = declared_before != person.declared;
-    // What others see of this user.
-    let seen = |old: &Stored| (old.active, old.email.clone());
-    let moved = old.as_ref().map(seen) != Some((person.active, person.email.clone()));
-    if old.is_some() {
-        update(connection, &person).await?;
-    }
-    if !redeclared && !moved {
-        return Ok(false);
-    }
-
-    let mut keys: BTreeSet<String> = BTreeSet::new();
-    keys.extend(person.email_key.clone());
-    keys.extend(old.and_then(|old| old.email_key));
-    keys.extend(declared_before.iter().chain(&person.declared).map(|d| d.key.clone()));
-    if person.deleted {
-        keys.extend(linked_keys(connection, organisation, person.id).await?);
-    }
-    let keys: Vec<String> = keys.into_iter().collect();
-    lock_addresses(connection, organisation, &keys).await?;
-
-    let mut concerned = if moved {
-        concerned(connection, organisation, person.id, &keys).await?
-    } else {
-        Vec::new()
-    };
-    if redeclared || !declared_before.is_empty() {
-        concerned.push(person.id);
-    }
-    if concerned.is_empty() {
-        return Ok(false);
-    }
-    // The person's own row is new already; what the lists were before it is not needed by anyone
-    // but the reader of the change, who gets the states that were last told.
-    let before = told(connection, organisation, concerned.clone()).await?;
-    if redeclared {
-        declare(connection, &person).await?;
-    }
-    if let (true, Some(key)) = (person.active, &person.email_key) {
-        link(connection, organisation, person.id, key).await?;
-    }
-    if person.deleted {
-        unlink(connection, organisation, person.id).await?;
-    }
-    let after = approver::batch_get(connection, organisation, concerned.clone()).await?;
-    let changes = changes(&concerned, &before, &after.into_iter().collect());
-    if changes.is_empty() {
-        return Ok(false);
-    }
-    feed::append(connection, organisation, &person.actor, clock::now(), &changes).await?;
-    Ok(true)
+/// Persons, column by column.
+#[derive(Default)]
+struct Columns {
+    ids: Vec<UserId>,
+    revisions: Vec<Revision>,
+    active: Vec<bool>,
+    deleted: Vec<bool>,
+    emails: Vec<String>,
+    email_keys: Vec<Option<String>>,
 }
 
-/// One change for each user whose approvers are no longer what was last told.
-fn changes(
-    concerned: &[UserId],
-    before: &BTreeMap<UserId, Vec<Approver>>,
-    after: &BTreeMap<UserId, Vec<Approver>>,
-) -> Vec<NewChange> {
-    let payload = |approvers: &[Approver]| {
-        let snapshots: Vec<Snapshot> = approvers.iter().map(Snapshot::from).collect();
-        serde_json::to_value(snapshots).expect("an approver has string keys only")
-    };
-    let mut changes = Vec::new();
-    for user in concerned {
-        let list = |lists: &BTreeMap<UserId, Vec<Approver>>| lists.get(user).cloned();
-        let (before, after) = (list(before).unwrap_or_default(), list(after).unwrap_or_default());
-        if before != after {
-            changes.push(NewChange {
-                kind: Kind::Updated,
-                subject: user.uuid(),
-                revision: Revision(0),
-                before: Some(payload(&before)),
-                after: Some(payload(&after)),
-                total: 0,
-                active: 0,
-            });
+impl<'a> FromIterator<&'a Person> for Columns {
+    fn from_iter<I: IntoIterator<Item = &'a Person>>(persons: I) -> Self {
+        let mut columns = Self::default();
+        for person in persons {
+            columns.ids.push(person.id);
+            columns.revisions.push(person.revision);
+            columns.active.push(person.active);
+            columns.deleted.push(person.deleted);
+            columns.emails.push(person.email.clone());
+            columns.email_keys.push(person.email_key.clone());
         }
+        columns
     }
-    changes
 }
 
-/// What the feed last told of these users' approvers.
-async fn told(
+/// What is stored of these users; each row is locked, in the order of their ids.
+pub(super) async fn lock(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     users: Vec<UserId>,
-) -> Result<BTreeMap<UserId, Vec<Approver>>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT asked.user_id AS "user_id!: UserId", last.after AS "after?"
-             FROM unnest($2::uuid[]) AS asked (user_id)
-             JOIN LATERAL (SELECT c.after FROM approver.change AS c
-                            WHERE c.organisation_id = $1 AND c.subject_id = asked.user_id
-                            ORDER BY c.sequence DESC LIMIT 1) AS last ON true"#,
+) -> Result<BTreeMap<UserId, Stored>, sqlx::Error> {
+    let rows = sqlx::query_as!(
+        Stored,
+        r#"SELECT user_id AS "user_id: UserId", revision AS "revision: Revision", active, deleted,
+                  email, email_key
+             FROM approver.person WHERE organisation_id = $1 AND user_id = ANY ($2)
+            ORDER BY user_id FOR UPDATE"#,
         organisation as OrganisationId,
         users as Vec<UserId>,
     )
     .fetch_all(connection)
     .await?;
-    let list = |payload: Option<serde_json::Value>| -> Vec<Approver> {
-        let snapshots: Option<Vec<Snapshot>> =
-            payload.and_then(|payload| serde_json::from_value(payload).ok());
-        snapshots.unwrap_or_default().into_iter().map(Approver::from).collect()
-    };
-    Ok(rows.into_iter().map(|row| (row.user_id, list(row.after))).collect())
+    Ok(rows.into_iter().map(|row| (row.user_id, row)).collect())
 }
 
-async fn lock(
+/// Those that were inserted: not those whom someone else inserted meanwhile.
+pub(super) async fn insert(
     connection: &mut PgConnection,
-    person: &Person,
-) -> Result<Option<Stored>, sqlx::Error> {
-    sqlx::query_as!(
-        Stored,
-        r#"SELECT revision AS "revision: Revision", active, email, email_key
-             FROM approver.person WHERE organisation_id = $1 AND user_id = $2 FOR UPDATE"#,
-        person.organisation as OrganisationId,
-        person.id as UserId,
+    organisation: OrganisationId,
+    persons: Vec<&Person>,
+) -> Result<BTreeSet<UserId>, sqlx::Error> {
+    let n: Columns = persons.into_iter().collect();
+    let inserted = sqlx::query_scalar!(
+        r#"INSERT INTO approver.person
+                  (organisation_id, user_id, revision, active, deleted, email, email_key)
+           SELECT $1, n.user_id, n.revision, n.active, n.deleted, n.email, n.email_key
+             FROM unnest($2::uuid[], $3::bigint[], $4::boolean[], $5::boolean[], $6::text[],
+                         $7::text[]) AS n (user_id, revision, active, deleted, email, email_key)
+            ORDER BY n.user_id
+           ON CONFLICT (organisation_id, user_id) DO NOTHING
+           RETURNING user_id AS "user_id: UserId""#,
+        organisation as OrganisationId,
+        n.ids as Vec<UserId>,
+        n.revisions as Vec<Revision>,
+        &n.active,
+        &n.deleted,
+        &n.emails,
+        n.email_keys as Vec<Option<String>>,
     )
-    .fetch_optional(connection)
-    .await
-}
-
-async fn insert(connection: &mut PgConnection, person: &Person) -> Result<bool, sqlx::Error> {
-    let inserted = sqlx::query!(
-        "INSERT INTO approver.person
-                (organisation_id, user_id, revision, active, deleted, email, email_key)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
-         ON CONFLICT (organisation_id, user_id) DO NOTHING",
-        person.organisation as OrganisationId,
-        person.id as UserId,
-        person.revision as Revision,
-        person.active,
-        person.deleted,
-        person.email,
-        person.email_key,
-    )
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(inserted.rows_affected() == 1)
+    Ok(inserted.into_iter().collect())
 }
 
-async fn update(connection: &mut PgConnection, person: &Person) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE approver.person
-            SET revision = $3, active = $4, deleted = $5, email = $6, email_key = $7
-          WHERE organisation_id = $1 AND user_id = $2",
-        person.organisation as OrganisationId,
-        person.id as UserId,
-        person.revision as Revision,
-        person.active,
-        person.deleted,
-        person.email,
-        person.email_key,
-    )
-    .execute(connection)
-    .await
-    .map(drop)
-}
-
-async fn declarations(
+pub(super) async fn update(
     connection: &mut PgConnection,
     organisation: OrganisationId,
-    user: UserId,
-) -> Result<Vec<Declared>, sqlx::Error> {
-    sqlx::query_as!(
-        Declared,
-        "SELECT email, email_key AS key FROM approver.declaration
-          WHERE organisation_id = $1 AND user_id = $2 ORDER BY position",
-        organisation as OrganisationId,
-        user as UserId,
-    )
-    .fetch_all(connection)
-    .await
-}
-
-async fn linked_keys(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    user: UserId,
-) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "SELECT DISTINCT email_key FROM approver.declaration
-          WHERE organisation_id = $1 AND approver_id = $2",
-        organisation as OrganisationId,
-        user as UserId,
-    )
-    .fetch_all(connection)
-    .await
-}
-
-async fn lock_addresses(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    keys: &[String],
+    persons: Vec<&Person>,
 ) -> Result<(), sqlx::Error> {
-    if keys.is_empty() {
+    if persons.is_empty() {
         return Ok(());
     }
+    let n: Columns = persons.into_iter().collect();
     sqlx::query!(
-        "INSERT INTO approver.address (organisation_id, email_key)
-         SELECT $1, key FROM unnest($2::text[]) AS key ORDER BY key COLLATE \"C\"
-         ON CONFLICT (organisation_id, email_key) DO NOTHING",
+        "UPDATE approver.person AS p
+            SET revision = n.revision, active = n.active, deleted = n.deleted, email = n.email,
+                email_key = n.email_key
+           FROM unnest($2::uuid[], $3::bigint[], $4::boolean[], $5::boolean[], $6::text[],
+                       $7::text[]) AS n (user_id, revision, active, deleted, email, email_key)
+          WHERE p.organisation_id = $1 AND p.user_id = n.user_id",
         organisation as OrganisationId,
-        keys,
+        n.ids as Vec<UserId>,
+        n.revisions as Vec<Revision>,
+        &n.active,
+        &n.deleted,
+        &n.emails,
+        n.email_keys as Vec<Option<String>>,
     )
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query!(
-        "SELECT email_key FROM approver.address
-          WHERE organisation_id = $1 AND email_key = ANY ($2)
-          ORDER BY email_key FOR NO KEY UPDATE",
-        organisation as OrganisationId,
-        keys,
-    )
-    .fetch_all(connection)
+    .execute(connection)
     .await
     .map(drop)
 }
 
-/// The others whose approvers may change with this user: those linked to them, and those who
-/// declared an address that is or was theirs.
-async fn concerned(
+/// The users of whom something else is known than this.
+async fn differing(
     connection: &mut PgConnection,
     organisation: OrganisationId,
-    user: UserId,
-    keys: &[String],
+    users: Vec<FollowedUser>,
 ) -> Result<Vec<UserId>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"SELECT user_id AS "user_id!: UserId" FROM approver.declaration
-            WHERE organisation_id = $1 AND approver_id = $2 AND user_id <> $2
-           UNION
-           SELECT user_id FROM approver.declaration
-            WHERE organisation_id = $1 AND email_key = ANY ($3) AND user_id <> $2"#,
+    let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
+    let rows = sqlx::query_as!(
+        Stored,
+        r#"SELECT user_id AS "user_id: UserId", revision AS "revision: Revision", active, deleted,
+                  email, email_key
+             FROM approver.person WHERE organisation_id = $1 AND user_id = ANY ($2)"#,
         organisation as OrganisationId,
-        user as UserId,
-        keys,
+        ids.clone() as Vec<UserId>,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let stored: BTreeMap<UserId, Stored> = rows.into_iter().map(|row| (row.user_id, row)).collect();
+    let mut declared = declaration::of(connection, organisation, ids).await?;
+    let mut differs = |person: Person| match stored.get(&person.id) {
+        Some(stored) if person.deleted => !stored.deleted,
+        Some(stored) => {
+            let declared = declared.remove(&person.id).unwrap_or_default();
+            (stored.revision, stored.active, stored.deleted, &stored.email)
+                != (person.revision, person.active, false, &person.email)
+                || declared != person.declared
+        }
+        None => !person.deleted,
+    };
+    Ok(users.into_iter().filter_map(|u| Some(u.id).filter(|_| differs(u.into()))).collect())
+}
+
+/// The users who are known and not deleted, after one id and up to another.
+async fn known(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    after: Option<UserId>,
+    through: Option<UserId>,
+) -> Result<Vec<(UserId, Revision)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT user_id AS "user_id: UserId", revision AS "revision: Revision"
+             FROM approver.person
+            WHERE organisation_id = $1 AND NOT deleted
+              AND ($2::uuid IS NULL OR user_id > $2) AND ($3::uuid IS NULL OR user_id <= $3)
+            ORDER BY user_id"#,
+        organisation as OrganisationId,
+        after as Option<UserId>,
+        through as Option<UserId>,
     )
     .fetch_all(connection)
-    .await
-}
-
-/// Makes a user's declarations what was declared. Those that were there keep their link; a new one
-/// is linked where the address belongs to an active user.
-async fn declare(connection: &mut PgConnection, person: &Person) -> Result<(), sqlx::Error> {
-    let keys: Vec<String> = person.declared.iter().map(|d| d.key.clone()).collect();
-    let emails: Vec<String> = person.declared.iter().map(|d| d.email.clone()).collect();
-    sqlx::query!(
-        "DELETE FROM approver.declaration
-          WHERE organisation_id = $1 AND user_id = $2 AND email_key <> ALL ($3)",
-        person.organisation as OrganisationId,
-        person.id as UserId,
-        &keys,
-    )
-    .execute(&mut *connection)
     .await?;
-    if keys.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "INSERT INTO approver.declaration
-                (organisation_id, user_id, email_key, position, email, approver_id)
-         SELECT $1, $2, n.key, n.position, n.email,
-                (SELECT p.user_id FROM approver.person AS p
-                  WHERE p.organisation_id = $1 AND p.email_key = n.key AND p.active
-                    AND p.user_id <> $2
-                  ORDER BY p.user_id LIMIT 1)
-           FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS n (key, email, position)
-         ON CONFLICT (organisation_id, user_id, email_key) DO UPDATE
-            SET position = EXCLUDED.position, email = EXCLUDED.email",
-        person.organisation as OrganisationId,
-        person.id as UserId,
-        &keys,
-        &emails,
-    )
-    .execute(connection)
-    .await
-    .map(drop)
-}
-
-/// Links everybody's declarations of an address to the active user who has it.
-async fn link(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    user: UserId,
-    key: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE approver.declaration SET approver_id = $2
-          WHERE organisation_id = $1 AND email_key = $3 AND approver_id IS NULL AND user_id <> $2",
-        organisation as OrganisationId,
-        user as UserId,
-        key,
-    )
-    .execute(connection)
-    .await
-    .map(drop)
-}
-
-/// Unlinks everybody's declarations from a deleted user, and links each to the active user who has
-/// the address now, if there is one.
-async fn unlink(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    user: UserId,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "UPDATE approver.declaration AS d
-            SET approver_id = (SELECT p.user_id FROM approver.person AS p
-                                WHERE p.organisation_id = $1 AND p.email_key = d.email_key
-                                  AND p.active AND p.user_id <> d.user_id
-                                ORDER BY p.user_id LIMIT 1)
-          WHERE d.organisation_id = $1 AND d.approver_id = $2",
-        organisation as OrganisationId,
-        user as UserId,
-    )
-    .execute(connection)
-    .await
-    .map(drop)
+    Ok(rows.into_iter().map(|row| (row.user_id, row.revision)).collect())
 }

@@ -1,14 +1,12 @@
 //! The changes of groups: what the feed keeps of them, and what its readers get.
 
-use muster_proto::group::v1::{Group, GroupChange};
-use muster_runtime::feed::{Change, Kind, timestamp};
-use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
+use muster_proto::group::v1::{Group, GroupChange, WatchChangesResponse};
+use muster_runtime::feed::{Change, Watched, timestamp};
+use muster_runtime::id::{GroupId, UserId};
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::group::Row;
-use crate::Error;
 
 /// A group as a change keeps it; after a change also who came and who went.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,9 +29,6 @@ struct Snapshot {
 /// The change as readers of the feed get it.
 pub(crate) fn change_message(change: &Change) -> GroupChange {
     let group_id = GroupId::from(change.subject_id);
-    let restore = |payload: &Option<serde_json::Value>| -> Option<Snapshot> {
-        serde_json::from_value(payload.clone()?).ok()
-    };
     let group = |snapshot: &Snapshot| Group {
         id: group_id.to_string(),
         organisation_id: change.organisation_id.to_string(),
@@ -45,7 +40,7 @@ pub(crate) fn change_message(change: &Change) -> GroupChange {
         external_id: snapshot.external_id.clone(),
         member_ids: Vec::new(),
     };
-    let (before, after) = (restore(&change.before), restore(&change.after));
+    let (before, after): (Option<Snapshot>, Option<Snapshot>) = (change.before(), change.after());
     GroupChange {
         metadata: Some(change.metadata()),
         kind: change.kind.to_proto().into(),
@@ -55,6 +50,16 @@ pub(crate) fn change_message(change: &Change) -> GroupChange {
         after: after.as_ref().map(group),
         added_member_ids: after.as_ref().map(|a| a.added.clone()).unwrap_or_default(),
         removed_member_ids: after.map(|a| a.removed).unwrap_or_default(),
+    }
+}
+
+/// What a watch tells.
+pub(crate) fn watched_message(watched: &Watched) -> WatchChangesResponse {
+    WatchChangesResponse {
+        resume_token: watched.resume_token.clone(),
+        change: watched.change.as_deref().map(change_message),
+        head_sequence: watched.head_sequence,
+        out_of_range_organisation_id: watched.out_of_range_id(),
     }
 }
 
@@ -72,29 +77,4 @@ pub(crate) fn snapshot(row: &Row, added: &[UserId], removed: &[UserId]) -> serde
         removed: ids(removed),
     };
     serde_json::to_value(snapshot).expect("a group has string keys only")
-}
-
-/// The changes of one group before `before`, the newest first.
-pub(crate) async fn changes(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    id: GroupId,
-    before: i64,
-    limit: i64,
-) -> Result<Vec<Change>, Error> {
-    Ok(sqlx::query_as!(
-        Change,
-        r#"SELECT organisation_id AS "organisation_id: OrganisationId", sequence, change_id,
-                  written_at, kind AS "kind: Kind", subject_id, revision AS "revision: Revision",
-                  before, after, actor, traceparent
-             FROM groups.change
-            WHERE organisation_id = $1 AND subject_id = $2 AND sequence < $3
-            ORDER BY sequence DESC LIMIT $4"#,
-        organisation as OrganisationId,
-        id as GroupId,
-        before,
-        limit,
-    )
-    .fetch_all(connection)
-    .await?)
 }

@@ -350,25 +350,24 @@ pub(crate) async fn lock_many(
     .await
 }
 
-/// Gives each of these locked groups, which a user has left, its next revision; the changes to
+/// Gives each of these locked groups, which users have left, its next revision; the changes to
 /// append.
 pub(crate) async fn touch(
     connection: &mut PgConnection,
     organisation: OrganisationId,
-    groups: Vec<Row>,
-    left: UserId,
+    groups: Vec<(Row, Vec<UserId>)>,
     now: OffsetDateTime,
 ) -> Result<Vec<NewChange>, sqlx::Error> {
     sqlx::query!(
         "UPDATE groups.groups SET revision = revision + 1, updated_at = greatest(updated_at, $3)
           WHERE organisation_id = $1 AND group_id = ANY ($2)",
         organisation as OrganisationId,
-        groups.iter().map(|group| group.group_id).collect::<Vec<_>>() as Vec<GroupId>,
+        groups.iter().map(|(group, _)| group.group_id).collect::<Vec<_>>() as Vec<GroupId>,
         now,
     )
     .execute(connection)
     .await?;
-    let changes = groups.into_iter().map(|old| {
+    let changes = groups.into_iter().map(|(old, left)| {
         let new = Row {
             revision: old.revision.next(),
             updated_at: now.max(old.updated_at),
@@ -379,7 +378,7 @@ pub(crate) async fn touch(
             subject: old.group_id.uuid(),
             revision: new.revision,
             before: Some(snapshot(&old, &[], &[])),
-            after: Some(snapshot(&new, &[], &[left])),
+            after: Some(snapshot(&new, &[], &left)),
             total: 0,
             active: 0,
         }

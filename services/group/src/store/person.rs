@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use muster_follower::{FollowedUser, Keeper, Take};
+use muster_runtime::BoxFuture;
 use muster_runtime::clock;
 use muster_runtime::feed;
 use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 
 use super::group;
-use crate::group::{Person, Presence};
+use crate::group::Presence;
 
 /// Why a user's state was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -30,75 +32,200 @@ impl From<ApplyError> for sqlx::Error {
     }
 }
 
-/// Takes a user's newest state; whether any group changed by it. An older state, or the same again,
-/// changes nothing.
+/// What the group service keeps of identity's users.
+#[derive(Debug)]
+pub(crate) struct People;
+
+impl Keeper for People {
+    const NAME: &'static str = "group";
+
+    fn apply(
+        connection: &mut PgConnection,
+        users: Vec<FollowedUser>,
+        take: Take,
+    ) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+        Box::pin(async move { Ok(apply(connection, users, take).await?) })
+    }
+
+    fn differing(
+        connection: &mut PgConnection,
+        organisation: OrganisationId,
+        users: Vec<FollowedUser>,
+    ) -> BoxFuture<'_, Result<Vec<UserId>, sqlx::Error>> {
+        Box::pin(differing(connection, organisation, users))
+    }
+
+    fn known(
+        connection: &mut PgConnection,
+        organisation: OrganisationId,
+        after: Option<UserId>,
+        through: Option<UserId>,
+    ) -> BoxFuture<'_, Result<Vec<(UserId, Revision)>, sqlx::Error>> {
+        Box::pin(known(connection, organisation, after, through))
+    }
+}
+
+/// Takes states of users, of one organisation and told of by one actor; whether any group changed
+/// by it. Of several states of one user the last counts.
 ///
-/// A deleted user leaves their groups. The groups are locked before the user, as every other
-/// writer does, so that no two wait for each other; after that nobody can add the user any more.
+/// A deleted user leaves their groups. The groups are locked before the users, as every other
+/// writer does, so that no two wait for each other; after that nobody can add the users any more.
 pub(crate) async fn apply(
     connection: &mut PgConnection,
-    person: Person,
+    users: Vec<FollowedUser>,
+    take: Take,
 ) -> Result<bool, ApplyError> {
-    let organisation = person.organisation;
-    let locked = if person.deleted {
-        let groups = groups_of(connection, organisation, person.id).await?;
-        group::lock_many(connection, organisation, groups).await?
-    } else {
-        Vec::new()
+    let Some(FollowedUser { organisation, actor, .. }) = users.last().cloned() else {
+        return Ok(false);
     };
-    let news = sqlx::query_scalar!(
-        "INSERT INTO groups.person AS p (organisation_id, user_id, revision, deleted)
-         VALUES ($1, $2, $3, $4)
-         ON CONFLICT (organisation_id, user_id) DO UPDATE
-            SET revision = EXCLUDED.revision, deleted = EXCLUDED.deleted
-          WHERE p.revision < EXCLUDED.revision
-         RETURNING true",
-        organisation as OrganisationId,
-        person.id as UserId,
-        person.revision as Revision,
-        person.deleted,
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
-    if news.is_none() || !person.deleted {
+    let newest = users.into_iter().map(|user| (user.id, user));
+    let newest: BTreeMap<UserId, FollowedUser> = newest.collect();
+    let gone: Vec<UserId> =
+        newest.values().filter(|user| user.deleted).map(|user| user.id).collect();
+    let locked = if gone.is_empty() {
+        Vec::new()
+    } else {
+        let groups = groups_of(connection, organisation, gone).await?;
+        group::lock_many(connection, organisation, groups).await?
+    };
+    let taken = put(connection, organisation, newest.into_values(), take).await?;
+    let gone: Vec<UserId> =
+        taken.into_iter().filter(|(_, deleted)| *deleted).map(|(user, _)| user).collect();
+    if gone.is_empty() {
         return Ok(false);
     }
-    let left: Vec<GroupId> = sqlx::query_scalar!(
-        r#"DELETE FROM groups.membership WHERE organisation_id = $1 AND user_id = $2
-           RETURNING group_id AS "group_id: GroupId""#,
-        organisation as OrganisationId,
-        person.id as UserId,
-    )
-    .fetch_all(&mut *connection)
-    .await?;
+    let mut left = leave(connection, organisation, gone).await?;
     if left.is_empty() {
         return Ok(false);
     }
     let known: BTreeSet<GroupId> = locked.iter().map(|group| group.group_id).collect();
-    if !left.iter().all(|group| known.contains(group)) {
+    if !left.keys().all(|group| known.contains(group)) {
         return Err(ApplyError::Raced);
     }
-    let left: BTreeSet<GroupId> = left.into_iter().collect();
-    let changed = locked.into_iter().filter(|group| left.contains(&group.group_id));
+    let changed = locked
+        .into_iter()
+        .filter_map(|group| left.remove(&group.group_id).map(|users| (group, users)));
     let now = clock::now();
-    let changes = group::touch(connection, organisation, changed.collect(), person.id, now).await?;
-    feed::append(connection, organisation, &person.actor, now, &changes).await?;
+    let changes = group::touch(connection, organisation, changed.collect(), now).await?;
+    feed::append(connection, organisation, &actor, now, &changes).await?;
     Ok(true)
+}
+
+/// Notes states of users; those that were taken, and whether they are deleted.
+async fn put(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    users: impl Iterator<Item = FollowedUser>,
+    take: Take,
+) -> Result<Vec<(UserId, bool)>, sqlx::Error> {
+    let (mut ids, mut revisions, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
+    for user in users {
+        ids.push(user.id);
+        revisions.push(user.revision);
+        deleted.push(user.deleted);
+    }
+    let rows = sqlx::query!(
+        r#"INSERT INTO groups.person AS p (organisation_id, user_id, revision, deleted)
+           SELECT $1, user_id, revision, deleted
+             FROM unnest($2::uuid[], $3::bigint[], $4::boolean[]) AS n (user_id, revision, deleted)
+            ORDER BY user_id
+           ON CONFLICT (organisation_id, user_id) DO UPDATE
+              SET revision = EXCLUDED.revision, deleted = EXCLUDED.deleted
+            WHERE $5 OR p.revision < EXCLUDED.revision
+           RETURNING user_id AS "user_id: UserId", deleted"#,
+        organisation as OrganisationId,
+        ids as Vec<UserId>,
+        revisions as Vec<Revision>,
+        &deleted,
+        take == Take::Any,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.user_id, row.deleted)).collect())
 }
 
 async fn groups_of(
     connection: &mut PgConnection,
     organisation: OrganisationId,
-    user: UserId,
+    users: Vec<UserId>,
 ) -> Result<Vec<GroupId>, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"SELECT group_id AS "group_id: GroupId" FROM groups.membership
-            WHERE organisation_id = $1 AND user_id = $2"#,
+        r#"SELECT DISTINCT group_id AS "group_id: GroupId" FROM groups.membership
+            WHERE organisation_id = $1 AND user_id = ANY ($2)"#,
         organisation as OrganisationId,
-        user as UserId,
+        users as Vec<UserId>,
     )
     .fetch_all(connection)
     .await
+}
+
+/// Takes users out of all their groups; who has left which.
+async fn leave(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    users: Vec<UserId>,
+) -> Result<BTreeMap<GroupId, Vec<UserId>>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"DELETE FROM groups.membership WHERE organisation_id = $1 AND user_id = ANY ($2)
+           RETURNING group_id AS "group_id: GroupId", user_id AS "user_id: UserId""#,
+        organisation as OrganisationId,
+        users as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut left: BTreeMap<GroupId, Vec<UserId>> = BTreeMap::new();
+    for row in rows {
+        left.entry(row.group_id).or_default().push(row.user_id);
+    }
+    Ok(left)
+}
+
+/// The users of whom something else is known than this: nothing, another revision, or not whether
+/// they are deleted.
+async fn differing(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    users: Vec<FollowedUser>,
+) -> Result<Vec<UserId>, sqlx::Error> {
+    let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
+    let rows = sqlx::query!(
+        r#"SELECT user_id AS "user_id: UserId", revision AS "revision: Revision", deleted
+             FROM groups.person WHERE organisation_id = $1 AND user_id = ANY ($2)"#,
+        organisation as OrganisationId,
+        ids as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    let known: BTreeMap<UserId, (Revision, bool)> =
+        rows.into_iter().map(|row| (row.user_id, (row.revision, row.deleted))).collect();
+    let differs = |user: &FollowedUser| match known.get(&user.id) {
+        Some((_, deleted)) if user.deleted => !deleted,
+        Some(known) => *known != (user.revision, false),
+        None => !user.deleted,
+    };
+    Ok(users.iter().filter(|user| differs(user)).map(|user| user.id).collect())
+}
+
+/// The users who are known and not deleted, after one id and up to another.
+async fn known(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    after: Option<UserId>,
+    through: Option<UserId>,
+) -> Result<Vec<(UserId, Revision)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT user_id AS "user_id: UserId", revision AS "revision: Revision"
+             FROM groups.person
+            WHERE organisation_id = $1 AND NOT deleted
+              AND ($2::uuid IS NULL OR user_id > $2) AND ($3::uuid IS NULL OR user_id <= $3)
+            ORDER BY user_id"#,
+        organisation as OrganisationId,
+        after as Option<UserId>,
+        through as Option<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.user_id, row.revision)).collect())
 }
 
 /// Notes users whom identity knows. One whose deletion has come in meanwhile stays deleted.

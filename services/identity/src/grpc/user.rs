@@ -1,8 +1,5 @@
 //! `UserService`.
 
-use std::pin::Pin;
-
-use muster_proto::feed::v1::WatchStart;
 use muster_proto::identity::v1::user_service_server::UserService;
 use muster_proto::identity::v1::{
     BatchGetUsersRequest, BatchGetUsersResponse, CreateUserRequest, DeleteUserRequest,
@@ -10,9 +7,8 @@ use muster_proto::identity::v1::{
     ListUsersResponse, Origin, UpdateUserRequest, User, WatchChangesRequest, WatchChangesResponse,
 };
 use muster_runtime::clock;
-use muster_runtime::feed::{Actor, Pages, Read, Watch};
+use muster_runtime::feed::{Actor, HistoryRequest, Messages, Pages, Read};
 use muster_runtime::id::{Revision, UserId};
-use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::{actor, organisation_id, page_size, required};
@@ -163,59 +159,28 @@ impl UserService for Identity {
         Ok(Response::new(DeleteUserResponse { revision: revision.0 }))
     }
 
-    type WatchChangesStream =
-        Pin<Box<dyn Stream<Item = Result<WatchChangesResponse, Status>> + Send>>;
+    type WatchChangesStream = Messages<WatchChangesResponse>;
 
     async fn watch_changes(
         &self,
         request: Request<WatchChangesRequest>,
     ) -> Result<Response<Self::WatchChangesStream>, Status> {
-        let request = request.into_inner();
-        let from_now = request.start() == WatchStart::Now;
-        let organisation = match request.organisation_id.as_str() {
-            "" => None,
-            id => Some(organisation_id(id)?),
-        };
-        let watch = Watch { organisation, resume_tokens: request.resume_tokens, from_now };
-        let stream = self.feed.watch(watch)?.map(|watched| {
-            watched.map(|watched| WatchChangesResponse {
-                resume_token: watched.resume_token,
-                change: watched.change.as_ref().map(store::change_message),
-            })
-        });
-        Ok(Response::new(Box::pin(stream)))
+        let WatchChangesRequest { organisation_id, resume_tokens, start } = request.into_inner();
+        self.feed.watch_changes(&organisation_id, resume_tokens, start, store::watched_message)
     }
 
     async fn list_changes(
         &self,
         request: Request<ListChangesRequest>,
     ) -> Result<Response<ListChangesResponse>, Status> {
-        let request = request.into_inner();
-        let organisation = organisation_id(&request.organisation_id)?;
-        let id = user_id(&request.user_id)?;
-        let before = match request.page_token.as_str() {
-            "" => i64::MAX,
-            token => token.parse().map_err(|_| invalid_page_token())?,
-        };
-        let size = page_size(request.page_size);
-        let changes = self
-            .database
-            .read(organisation, move |c| {
-                Box::pin(store::changes(c, organisation, id, before, size))
-            })
-            .await?;
-        let full = i64::try_from(changes.len()).is_ok_and(|len| len == size);
-        let next_page_token = match changes.last() {
-            Some(last) if full => last.sequence.to_string(),
-            _ => String::new(),
-        };
-        let changes = changes.iter().map(store::change_message).collect();
+        let ListChangesRequest { organisation_id, user_id, page_size, page_token } =
+            request.into_inner();
+        let request =
+            HistoryRequest { organisation_id, subject_id: user_id, page_size, page_token };
+        let (changes, next_page_token) =
+            self.feed.list_changes(request, store::change_message).await?;
         Ok(Response::new(ListChangesResponse { changes, next_page_token }))
     }
-}
-
-fn invalid_page_token() -> Error {
-    Error::Invalid { field: "page_token", description: "is not one of an earlier answer".into() }
 }
 
 fn user_id(text: &str) -> Result<UserId, Error> {

@@ -1,7 +1,7 @@
 //! Users, and the changes that tell of them.
 
-use muster_proto::identity::v1::{Origin, User, UserChange};
-use muster_runtime::feed::{self, Actor, Change, Kind, NewChange, timestamp};
+use muster_proto::identity::v1::{Origin, User, UserChange, WatchChangesResponse};
+use muster_runtime::feed::{self, Actor, Change, Kind, NewChange, Watched, timestamp};
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -73,8 +73,7 @@ struct Snapshot {
 /// The change as readers of the feed get it; a payload that was erased is left out.
 pub(crate) fn change_message(change: &Change) -> UserChange {
     let user_id = UserId::from(change.subject_id);
-    let restore = |payload: &Option<serde_json::Value>| {
-        let snapshot: Snapshot = serde_json::from_value(payload.clone()?).ok()?;
+    let restore = |snapshot: Snapshot| {
         let row = Row {
             user_id,
             revision: Revision(snapshot.revision),
@@ -84,15 +83,25 @@ pub(crate) fn change_message(change: &Change) -> UserChange {
             document: Json(snapshot.user),
             default_locale: snapshot.default_locale,
         };
-        Some(row.into_user(change.organisation_id))
+        row.into_user(change.organisation_id)
     };
     UserChange {
         metadata: Some(change.metadata()),
         kind: change.kind.to_proto().into(),
         user_id: user_id.to_string(),
         revision: change.revision.0,
-        before: restore(&change.before),
-        after: restore(&change.after),
+        before: change.before().map(restore),
+        after: change.after().map(restore),
+    }
+}
+
+/// What a watch tells.
+pub(crate) fn watched_message(watched: &Watched) -> WatchChangesResponse {
+    WatchChangesResponse {
+        resume_token: watched.resume_token.clone(),
+        change: watched.change.as_deref().map(change_message),
+        head_sequence: watched.head_sequence,
+        out_of_range_organisation_id: watched.out_of_range_id(),
     }
 }
 
@@ -397,31 +406,6 @@ pub(crate) async fn batch_get_revisions(
             ..User::default()
         })
         .collect())
-}
-
-/// The changes of one user before `before`, the newest first.
-pub(crate) async fn changes(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    id: UserId,
-    before: i64,
-    limit: i64,
-) -> Result<Vec<Change>, Error> {
-    Ok(sqlx::query_as!(
-        Change,
-        r#"SELECT organisation_id AS "organisation_id: OrganisationId", sequence, change_id,
-                  written_at, kind AS "kind: Kind", subject_id, revision AS "revision: Revision",
-                  before, after, actor, traceparent
-             FROM identity.change
-            WHERE organisation_id = $1 AND subject_id = $2 AND sequence < $3
-            ORDER BY sequence DESC LIMIT $4"#,
-        organisation as OrganisationId,
-        id as UserId,
-        before,
-        limit,
-    )
-    .fetch_all(connection)
-    .await?)
 }
 
 async fn lock(

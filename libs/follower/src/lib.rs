@@ -1,0 +1,137 @@
+//! Following identity's users: what the services have in common that keep something of each.
+//!
+//! A follower's schema has the table `cursor`, with a row for each organisation: how far it has
+//! come. Changes are applied in the transaction that advances the row, and the row is locked
+//! first, so replicas side by side take each change once between them. Where the feed does not go
+//! on from there (identity was restored, or the follower was away for longer than changes are
+//! kept), the organisation's users are listed afresh.
+
+mod cursor;
+mod lag;
+mod reconcile;
+mod session;
+mod user;
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use muster_proto::identity::v1::user_service_client::UserServiceClient;
+use muster_runtime::BoxFuture;
+use muster_runtime::feed::Feed;
+use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::id::{OrganisationId, Revision, UserId};
+use muster_runtime::life::Life;
+use muster_runtime::postgres::Database;
+use muster_runtime::transport::Transport;
+use sqlx::PgConnection;
+
+use lag::Lag;
+pub use reconcile::Reconciled;
+pub use user::FollowedUser;
+
+/// Identity, as followers call it.
+pub type Users = UserServiceClient<Transport>;
+
+/// Which states of a user are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// Those of a greater revision than the one that is known.
+    Newer,
+    /// All: identity has been asked what is true now.
+    Any,
+}
+
+/// What a service keeps of identity's users: the statements on its own tables.
+pub trait Keeper: Send + Sync + 'static {
+    /// The service's name, as its metrics have it.
+    const NAME: &'static str;
+
+    /// Takes states of users of one organisation, all told of by one actor; whether the service's
+    /// own feed got anything of it. Of several states of one user the last counts. It appends at
+    /// the end, once: the caller appends nothing.
+    fn apply(
+        connection: &mut PgConnection,
+        users: Vec<FollowedUser>,
+        take: Take,
+    ) -> BoxFuture<'_, Result<bool, sqlx::Error>>;
+
+    /// The users of whom something else is known than this.
+    fn differing(
+        connection: &mut PgConnection,
+        organisation: OrganisationId,
+        users: Vec<FollowedUser>,
+    ) -> BoxFuture<'_, Result<Vec<UserId>, sqlx::Error>>;
+
+    /// The users who are known and not deleted, after one id and up to another.
+    fn known(
+        connection: &mut PgConnection,
+        organisation: OrganisationId,
+        after: Option<UserId>,
+        through: Option<UserId>,
+    ) -> BoxFuture<'_, Result<Vec<(UserId, Revision)>, sqlx::Error>>;
+}
+
+/// How long to wait before a feed that broke off is opened again.
+const REOPEN: Duration = Duration::from_millis(500);
+
+/// Follows identity for a service. Cloning it gives the same.
+#[derive(Debug)]
+pub struct Follower<K> {
+    database: Database,
+    /// The service's own.
+    feed: Feed,
+    users: Users,
+    lag: Arc<Lag>,
+    life: Life,
+    keeper: PhantomData<K>,
+}
+
+impl<K> Clone for Follower<K> {
+    fn clone(&self) -> Self {
+        Self {
+            database: self.database.clone(),
+            feed: self.feed.clone(),
+            users: self.users.clone(),
+            lag: self.lag.clone(),
+            life: self.life.clone(),
+            keeper: PhantomData,
+        }
+    }
+}
+
+impl<K: Keeper> Follower<K> {
+    /// Begins to follow; `life` ends it. `feed` is the service's own, whose readers are woken.
+    #[must_use]
+    pub fn start(database: Database, feed: Feed, identity: Transport, life: &Life) -> Self {
+        let users = Users::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let follower = Self {
+            database,
+            feed,
+            users,
+            lag: Lag::measured(K::NAME),
+            life: life.clone(),
+            keeper: PhantomData,
+        };
+        let (following, stop) = (follower.clone(), life.clone());
+        life.spawn(async move {
+            tokio::select! {
+                () = following.follow() => {}
+                () = lag::warn(&following.lag) => {}
+                () = stop.stopped() => {}
+            }
+        });
+        follower
+    }
+
+    /// Follows for ever.
+    async fn follow(&self) {
+        loop {
+            if let Err(status) = session::run(self).await {
+                let (code, message) = (status.code(), status.message());
+                tracing::warn!(?code, message, "identity's feed broke off");
+            }
+            tokio::time::sleep(REOPEN).await;
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What identity tells of a user.
+
+use muster_proto::feed::v1::ChangeKind;
+use muster_proto::identity::v1::{User, UserChange, UserState};
+use muster_runtime::feed::Actor;
+use muster_runtime::id::{InvalidId, OrganisationId, Revision, UserId};
+
+/// A user as followers know them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FollowedUser {
+    /// The organisation.
+    pub organisation: OrganisationId,
+    /// The user.
+    pub id: UserId,
+    /// The revision that this is.
+    pub revision: Revision,
+    /// Whether the user was deleted; what follows is empty then.
+    pub deleted: bool,
+    /// Whether the user is active.
+    pub active: bool,
+    /// The address to match by; empty where there is none.
+    pub primary_email: String,
+    /// The addresses of the user's approvers as they were declared, in order.
+    pub declared_approvers: Vec<String>,
+    /// Who made the change that tells of it.
+    pub actor: Actor,
+}
+
+impl FollowedUser {
+    /// What a caller hands over of a user.
+    pub fn of_state(state: &UserState, actor: Actor) -> Result<Self, InvalidId> {
+        let organisation = state.organisation_id.parse()?;
+        let (id, revision) = (state.user_id.parse()?, Revision(state.revision));
+        if state.deleted {
+            return Ok(Self::gone(organisation, id, revision, actor));
+        }
+        Ok(Self {
+            organisation,
+            id,
+            revision,
+            deleted: false,
+            active: state.active,
+            primary_email: state.primary_email.clone(),
+            declared_approvers: state.declared_approvers.clone(),
+            actor,
+        })
+    }
+
+    /// A user who was deleted.
+    #[must_use]
+    pub fn gone(
+        organisation: OrganisationId,
+        id: UserId,
+        revision: Revision,
+        actor: Actor,
+    ) -> Self {
+        Self {
+            organisation,
+            id,
+            revision,
+            deleted: true,
+            active: false,
+            primary_email: String::new(),
+            declared_approvers: Vec::new(),
+            actor,
+        }
+    }
+
+    /// What identity's feed says of a user.
+    pub(crate) fn of_change(change: &UserChange) -> Result<Self, InvalidId> {
+        let metadata = change.metadata.as_ref().ok_or(InvalidId)?;
+        let actor = Actor::from_proto(metadata.actor.clone())?;
+        let organisation = metadata.organisation_id.parse()?;
+        let (id, revision) = (change.user_id.parse()?, Revision(change.revision));
+        match &change.after {
+            Some(after) if change.kind() != ChangeKind::Deleted => {
+                Self::of_user(organisation, after, actor)
+            }
+            _ => Ok(Self::gone(organisation, id, revision, actor)),
+        }
+    }
+
+    /// What identity's list says of a user.
+    pub(crate) fn of_user(
+        organisation: OrganisationId,
+        user: &User,
+        actor: Actor,
+    ) -> Result<Self, InvalidId> {
+        Ok(Self {
+            organisation,
+            id: user.id.parse()?,
+            revision: Revision(user.revision),
+            deleted: false,
+            active: user.active(),
+            primary_email: user.primary_email.clone(),
+            declared_approvers: user.declared_approvers.clone(),
+            actor,
+        })
+    }
+}

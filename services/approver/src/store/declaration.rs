@@ -1,0 +1,206 @@
+//! Who was declared to approve for whom, and the addresses under whose locks that is written.
+
+use std::collections::BTreeMap;
+
+use muster_runtime::id::{OrganisationId, UserId};
+use sqlx::PgConnection;
+
+use crate::declaration::{Declared, Person};
+
+/// What each of these users has declared, in order.
+pub(super) async fn of(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    users: Vec<UserId>,
+) -> Result<BTreeMap<UserId, Vec<Declared>>, sqlx::Error> {
+    if users.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = sqlx::query!(
+        r#"SELECT user_id AS "user_id: UserId", email, email_key FROM approver.declaration
+            WHERE organisation_id = $1 AND user_id = ANY ($2) ORDER BY user_id, position"#,
+        organisation as OrganisationId,
+        users as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut declared: BTreeMap<UserId, Vec<Declared>> = BTreeMap::new();
+    for row in rows {
+        let one = Declared { email: row.email, key: row.email_key };
+        declared.entry(row.user_id).or_default().push(one);
+    }
+    Ok(declared)
+}
+
+/// The addresses of all declarations that are linked to these users.
+pub(super) async fn linked_keys(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    users: &[UserId],
+) -> Result<Vec<String>, sqlx::Error> {
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
+    sqlx::query_scalar!(
+        "SELECT DISTINCT email_key FROM approver.declaration
+          WHERE organisation_id = $1 AND approver_id = ANY ($2)",
+        organisation as OrganisationId,
+        users.to_vec() as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Locks addresses, which must be in order.
+pub(super) async fn lock(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    keys: &[String],
+) -> Result<(), sqlx::Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "INSERT INTO approver.address (organisation_id, email_key)
+         SELECT $1, key FROM unnest($2::text[]) AS key ORDER BY key COLLATE \"C\"
+         ON CONFLICT (organisation_id, email_key) DO NOTHING",
+        organisation as OrganisationId,
+        keys,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "SELECT email_key FROM approver.address
+          WHERE organisation_id = $1 AND email_key = ANY ($2)
+          ORDER BY email_key FOR NO KEY UPDATE",
+        organisation as OrganisationId,
+        keys,
+    )
+    .fetch_all(connection)
+    .await
+    .map(drop)
+}
+
+/// The users who are linked to one of these, or declared one of these addresses.
+pub(super) async fn concerned(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    users: Vec<UserId>,
+    keys: &[String],
+) -> Result<Vec<UserId>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT user_id AS "user_id!: UserId" FROM approver.declaration
+            WHERE organisation_id = $1 AND approver_id = ANY ($2)
+           UNION
+           SELECT user_id FROM approver.declaration
+            WHERE organisation_id = $1 AND email_key = ANY ($3)"#,
+        organisation as OrganisationId,
+        users as Vec<UserId>,
+        keys,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Makes these users' declarations what was declared. Those that were there keep their link; a new
+/// one is linked where the address belongs to an active user.
+pub(super) async fn declare(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    persons: &[&Person],
+) -> Result<(), sqlx::Error> {
+    if persons.is_empty() {
+        return Ok(());
+    }
+    let declared: Vec<(UserId, i32, &Declared)> = persons
+        .iter()
+        .flat_map(|person| (1..).zip(&person.declared).map(|(n, d)| (person.id, n, d)))
+        .collect();
+    let users: Vec<UserId> = declared.iter().map(|(user, ..)| *user).collect();
+    let keys: Vec<String> = declared.iter().map(|(.., d)| d.key.clone()).collect();
+    sqlx::query!(
+        "DELETE FROM approver.declaration AS d
+          WHERE d.organisation_id = $1 AND d.user_id = ANY ($2)
+            AND NOT EXISTS (SELECT FROM unnest($3::uuid[], $4::text[]) AS n (user_id, key)
+                             WHERE n.user_id = d.user_id AND n.key = d.email_key)",
+        organisation as OrganisationId,
+        persons.iter().map(|person| person.id).collect::<Vec<_>>() as Vec<UserId>,
+        users.clone() as Vec<UserId>,
+        &keys,
+    )
+    .execute(&mut *connection)
+    .await?;
+    if keys.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "INSERT INTO approver.declaration
+                (organisation_id, user_id, email_key, position, email, approver_id)
+         SELECT $1, n.user_id, n.key, n.position, n.email,
+                (SELECT p.user_id FROM approver.person AS p
+                  WHERE p.organisation_id = $1 AND p.email_key = n.key AND p.active
+                    AND p.user_id <> n.user_id
+                  ORDER BY p.user_id LIMIT 1)
+           FROM unnest($2::uuid[], $3::text[], $4::integer[], $5::text[])
+                AS n (user_id, key, position, email)
+         ON CONFLICT (organisation_id, user_id, email_key) DO UPDATE
+            SET position = EXCLUDED.position, email = EXCLUDED.email",
+        organisation as OrganisationId,
+        users as Vec<UserId>,
+        &keys,
+        &declared.iter().map(|(_, position, _)| *position).collect::<Vec<_>>(),
+        &declared.iter().map(|(.., d)| d.email.clone()).collect::<Vec<_>>(),
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Links everybody's declarations of an address to the active user who has it.
+pub(super) async fn link(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    owners: Vec<(UserId, String)>,
+) -> Result<(), sqlx::Error> {
+    if owners.is_empty() {
+        return Ok(());
+    }
+    let (users, keys): (Vec<UserId>, Vec<String>) = owners.into_iter().unzip();
+    sqlx::query!(
+        "UPDATE approver.declaration AS d SET approver_id = o.user_id
+           FROM unnest($2::uuid[], $3::text[]) AS o (user_id, key)
+          WHERE d.organisation_id = $1 AND d.email_key = o.key AND d.approver_id IS NULL
+            AND d.user_id <> o.user_id",
+        organisation as OrganisationId,
+        users as Vec<UserId>,
+        &keys,
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Unlinks everybody's declarations from deleted users, and links each to the active user who has
+/// the address now, if there is one.
+pub(super) async fn unlink(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    gone: Vec<UserId>,
+) -> Result<(), sqlx::Error> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "UPDATE approver.declaration AS d
+            SET approver_id = (SELECT p.user_id FROM approver.person AS p
+                                WHERE p.organisation_id = $1 AND p.email_key = d.email_key
+                                  AND p.active AND p.user_id <> d.user_id
+                                ORDER BY p.user_id LIMIT 1)
+          WHERE d.organisation_id = $1 AND d.approver_id = ANY ($2)",
+        organisation as OrganisationId,
+        gone as Vec<UserId>,
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
