@@ -18,7 +18,7 @@ const FILES: [&str; 6] = [
 const DOCUMENTS: [&str; 5] = ["User", "Name", "MultiValue", "Address", "Enterprise"];
 
 /// What the service computes of a user: columns, never part of the document.
-const USER_OUTPUT_ONLY: [&str; 9] = [
+const USER_OUTPUT_ONLY: [&str; 10] = [
     "id",
     "organisation_id",
     "revision",
@@ -28,6 +28,7 @@ const USER_OUTPUT_ONLY: [&str; 9] = [
     "content_region",
     "effective_locale",
     "primary_email",
+    "released",
 ];
 
 fn main() {

@@ -1,5 +1,6 @@
 //! The parts of the program `muster` that its tests use as well.
 
+pub mod check;
 pub mod demonstration;
 pub mod everything;
 pub mod feed_args;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use muster::check::CheckArgs;
 use muster::everything::{Everything, Options};
 use muster::feed_args::FeedArgs;
 use muster::migrate::MigrateArgs;
@@ -14,7 +15,7 @@ use muster::operate::{AdminCommand, ApiKeyCommand, OrganisationCommand};
 use muster::parts::{FollowerArgs, GatewayArgs, IdentityArgs};
 use muster::rehearse::RehearseArgs;
 use muster::watch::WatchArgs;
-use muster::{demonstration, migrate, operate, parts, rehearse, watch};
+use muster::{check, demonstration, migrate, operate, parts, rehearse, watch};
 use muster_runtime::telemetry::{self, LogFormat};
 
 /// Receives an organisation's people from Okta by SCIM, and serves them over gRPC.
@@ -92,6 +93,7 @@ enum Command {
     /// Create, list and revoke API keys
     #[command(subcommand)]
     ApiKey(ApiKeyCommand),
+    Check(CheckArgs),
     Rehearse(RehearseArgs),
     Watch(WatchArgs),
 }
@@ -146,6 +148,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Organisation(command)) => operate::organisation(command).await,
         Some(Command::Admin(command)) => operate::admin(command).await,
         Some(Command::ApiKey(command)) => operate::api_key(command).await,
+        Some(Command::Check(args)) => check::run(args).await,
         Some(Command::Rehearse(args)) => rehearse::run(args).await,
         Some(Command::Watch(args)) => watch::run(args).await,
     }

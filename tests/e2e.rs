@@ -7,12 +7,14 @@ mod support;
 
 mod architecture;
 mod bulk;
+mod check;
 mod command_line;
 mod feed;
 mod feed_keeping;
 mod filters;
 mod guide;
 mod isolation;
+mod leavers;
 mod lists;
 mod local_postgres;
 mod races;

@@ -55,6 +55,7 @@ impl Parts {
             active: user.active(),
             primary_email: user.primary_email.clone(),
             declared_approvers: user.declared_approvers.clone(),
+            released: user.released,
         };
         let request = approver::ApplyUserRequest { user: Some(state) };
         let mut approvers = self.approvers.clone();

@@ -18,6 +18,8 @@ pub struct FollowedUser {
     pub deleted: bool,
     /// Whether the user is active.
     pub active: bool,
+    /// Whether the user's name and addresses were released: nobody means this user by them any more.
+    pub released: bool,
     /// The address to match by; empty where there is none.
     pub primary_email: String,
     /// The addresses of the user's approvers as they were declared, in order.
@@ -40,6 +42,7 @@ impl FollowedUser {
             revision,
             deleted: false,
             active: state.active,
+            released: state.released,
             primary_email: state.primary_email.clone(),
             declared_approvers: state.declared_approvers.clone(),
             actor,
@@ -60,6 +63,7 @@ impl FollowedUser {
             revision,
             deleted: true,
             active: false,
+            released: false,
             primary_email: String::new(),
             declared_approvers: Vec::new(),
             actor,
@@ -92,6 +96,7 @@ impl FollowedUser {
             revision: Revision(user.revision),
             deleted: false,
             active: user.active(),
+            released: user.released,
             primary_email: user.primary_email.clone(),
             declared_approvers: user.declared_approvers.clone(),
             actor,

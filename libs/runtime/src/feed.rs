@@ -256,20 +256,7 @@ pub async fn append(
     if again || changes.is_empty() {
         return Err(broken("a transaction appends once, and something"));
     }
-    let lock = "SELECT true FROM feed_lock WHERE organisation_id = $1 FOR NO KEY UPDATE";
-    let locked: Option<bool> =
-        sqlx::query_scalar(lock).bind(organisation).fetch_optional(&mut *connection).await?;
-    if locked.is_none() {
-        // The organisation's first change in this service. Whoever inserts the row holds it.
-        sqlx::query(
-            "INSERT INTO feed_lock (organisation_id) VALUES ($1) \
-             ON CONFLICT (organisation_id) DO NOTHING",
-        )
-        .bind(organisation)
-        .execute(&mut *connection)
-        .await?;
-        sqlx::query(lock).bind(organisation).execute(&mut *connection).await?;
-    }
+    lock(connection, organisation).await?;
     let traceparent = telemetry::traceparent();
     let mut sequences: Vec<i64> = sqlx::query_scalar(
         "INSERT INTO change (organisation_id, sequence, change_id, written_at, kind, subject_id,
@@ -313,6 +300,52 @@ pub async fn append(
 fn broken(rule: &'static str) -> sqlx::Error {
     tracing::error!(rule, "the feed's rule would be broken; the transaction is undone");
     sqlx::Error::Protocol(rule.to_owned())
+}
+
+/// Takes the organisation's feed lock, until the transaction ends.
+async fn lock(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+) -> Result<(), sqlx::Error> {
+    let lock = "SELECT true FROM feed_lock WHERE organisation_id = $1 FOR NO KEY UPDATE";
+    let locked: Option<bool> =
+        sqlx::query_scalar(lock).bind(organisation).fetch_optional(&mut *connection).await?;
+    if locked.is_none() {
+        // The organisation's first change in this service. Whoever inserts the row holds it.
+        sqlx::query(
+            "INSERT INTO feed_lock (organisation_id) VALUES ($1) \
+             ON CONFLICT (organisation_id) DO NOTHING",
+        )
+        .bind(organisation)
+        .execute(&mut *connection)
+        .await?;
+        sqlx::query(lock).bind(organisation).execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// Sets the totals after the newest change to what `count` counts; whether they were others.
+///
+/// Nobody appends meanwhile: the feed is locked, so what is counted is what the newest change left.
+/// Call it as [`append`], once and last.
+pub async fn recount(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    count: impl AsyncFnOnce(&mut PgConnection) -> Result<(i64, i64), sqlx::Error>,
+) -> Result<bool, sqlx::Error> {
+    lock(connection, organisation).await?;
+    let (total, active) = count(connection).await?;
+    let updated = sqlx::query(
+        "UPDATE change SET total = $2, active = $3
+          WHERE organisation_id = $1 AND (total, active) <> ($2, $3)
+            AND sequence = (SELECT max(sequence) FROM change WHERE organisation_id = $1)",
+    )
+    .bind(organisation)
+    .bind(total)
+    .bind(active)
+    .execute(connection)
+    .await?;
+    Ok(updated.rows_affected() > 0)
 }
 
 /// The newest change of an organisation.

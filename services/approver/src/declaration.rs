@@ -15,6 +15,8 @@ pub(crate) struct Person {
     pub revision: Revision,
     pub active: bool,
     pub deleted: bool,
+    /// Whether nobody who was linked to the person means them any more.
+    pub gone: bool,
     /// The primary e-mail address; empty where there is none.
     pub email: String,
     /// What it is found by.
@@ -37,6 +39,7 @@ impl From<FollowedUser> for Person {
             revision: user.revision,
             active: user.active,
             deleted: user.deleted,
+            gone: user.deleted || user.released,
             email: user.primary_email,
             email_key: (!key.is_empty()).then_some(key),
             declared: declared(&user.declared_approvers),
@@ -190,6 +193,7 @@ mod tests {
             active: true,
             primary_email: "ann@x.example".into(),
             declared_approvers: vec!["bo@x.example".into()],
+            released: false,
         };
         let user = FollowedUser::of_state(&state, Actor::Caller(String::new())).unwrap();
         let person = Person::from(user);

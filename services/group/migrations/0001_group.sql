@@ -98,6 +98,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON groups, membership TO muster_group;
 GRANT SELECT, INSERT, UPDATE ON person, cursor TO muster_group;
 -- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
 GRANT SELECT, INSERT, DELETE ON change TO muster_group;
+-- To mend totals; what a change says stays as it was written.
+GRANT UPDATE (total, active) ON change TO muster_group;
 -- UPDATE, because a row lock asks for it.
 GRANT SELECT, INSERT, UPDATE ON feed_lock TO muster_group;
 GRANT SELECT ON feed_key TO muster_group;

@@ -11,8 +11,8 @@ use muster_proto::group::v1::{
     CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, GetGroupRequest, Group,
     GroupView, ListChangesRequest, ListChangesResponse, ListGroupsRequest, ListGroupsResponse,
     ListMembersRequest, ListMembersResponse, ListUsersInGroupsRequest, ListUsersInGroupsResponse,
-    ReconcileRequest, ReconcileResponse, UpdateGroupRequest, UpdateGroupResponse,
-    WatchChangesRequest, WatchChangesResponse,
+    ReconcileRequest, ReconcileResponse, RecountRequest, RecountResponse, UpdateGroupRequest,
+    UpdateGroupResponse, WatchChangesRequest, WatchChangesResponse,
 };
 use muster_proto::identity::v1::BatchGetUsersRequest;
 use muster_runtime::BoxFuture;
@@ -317,6 +317,18 @@ impl GroupService for Groups {
             difference_count: i32::try_from(reconciled.count).unwrap_or(i32::MAX),
             user_ids: reconciled.users.iter().map(ToString::to_string).collect(),
         }))
+    }
+
+    async fn recount(
+        &self,
+        request: Request<RecountRequest>,
+    ) -> Result<Response<RecountResponse>, Status> {
+        let organisation = organisation_id(&request.into_inner().organisation_id)?;
+        let mended = self
+            .database
+            .write(organisation, move |c| Box::pin(store::recount(c, organisation)))
+            .await?;
+        Ok(Response::new(RecountResponse { mended }))
     }
 
     type WatchChangesStream = Messages<WatchChangesResponse>;

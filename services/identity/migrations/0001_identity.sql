@@ -159,6 +159,8 @@ GRANT SELECT, INSERT, UPDATE ON organisation, api_key TO muster_identity;
 GRANT SELECT, INSERT, UPDATE, DELETE ON admin, invitation, users, user_email TO muster_identity;
 -- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
 GRANT SELECT, INSERT, DELETE ON change TO muster_identity;
+-- To mend totals; what a change says stays as it was written.
+GRANT UPDATE (total, active) ON change TO muster_identity;
 -- UPDATE, because a row lock asks for it.
 GRANT SELECT, INSERT, UPDATE ON feed_lock TO muster_identity;
 GRANT SELECT ON feed_key TO muster_identity;

@@ -38,6 +38,9 @@ pub enum Error {
         /// The name.
         user_name: String,
     },
+    /// The `user_name` of a user who is active is not released.
+    #[error("the user is active; deactivate them before their name is released")]
+    StillActive,
     /// The revision given is no longer the resource's.
     #[error("the revision is {current}, not the one given: read it again")]
     RevisionMismatch {
@@ -108,6 +111,11 @@ impl From<Error> for Status {
             Error::RevisionMismatch { .. } => {
                 Status::with_error_details(Code::Aborted, message, info("REVISION_MISMATCH", &[]))
             }
+            Error::StillActive => Status::with_error_details(
+                Code::FailedPrecondition,
+                message,
+                info("STILL_ACTIVE", &[]),
+            ),
             Error::Unauthenticated => Status::unauthenticated(message),
             Error::PageTokenExpired => Status::failed_precondition(message),
             Error::Database(error) => database_status(&error),

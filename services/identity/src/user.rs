@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use muster_proto::identity::v1::{MultiValue, User};
+use muster_runtime::id::UserId;
 use muster_scim::caseless;
 use serde_json::Value;
 
@@ -163,6 +164,17 @@ pub fn fill_computed(user: &mut User, default_locale: &str) {
     user.set_content_region(content_region::of(user.country_code.as_deref().unwrap_or("QQ")));
     user.effective_locale = user.locale.clone().unwrap_or_else(|| default_locale.to_owned());
     user.primary_email = primary_email(&user.emails).unwrap_or_default().to_owned();
+    user.released = !user.active() && user.user_name.as_ref() == Some(&released_name(&user.id));
+}
+
+/// What becomes of an inactive user whose name and addresses somebody else shall have.
+#[must_use]
+pub fn released(user: User, id: UserId) -> User {
+    User { user_name: Some(released_name(&id.to_string())), emails: Vec::new(), ..user }
+}
+
+fn released_name(id: &str) -> String {
+    format!("released-{id}")
 }
 
 /// Whether a creation may revive this inactive user: it may, unless both say who they are
@@ -198,6 +210,7 @@ fn clear_computed(user: &mut User) {
         content_region: 0,
         effective_locale: String::new(),
         primary_email: String::new(),
+        released: false,
         ..std::mem::take(user)
     };
 }

@@ -64,8 +64,7 @@ pub(crate) async fn apply(
     let newest = users.into_iter().map(|user| (user.id, Person::from(user)));
     let taken = meet(connection, organisation, newest.collect(), take).await?;
     let telling: Vec<&Taken> = taken.iter().filter(|t| t.redeclared() || t.moved()).collect();
-    let gone: Vec<UserId> =
-        telling.iter().filter(|t| t.person.deleted).map(|t| t.person.id).collect();
+    let gone: Vec<UserId> = telling.iter().filter(|t| t.person.gone).map(|t| t.person.id).collect();
     lock_addresses(connection, organisation, &telling, &gone).await?;
     let concerned = concerned(connection, organisation, &telling).await?;
     // New rows are there already; before, nobody could see them.

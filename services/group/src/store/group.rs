@@ -303,6 +303,24 @@ pub(crate) async fn delete(
     Ok(())
 }
 
+/// Counts the groups anew; whether the totals were others.
+pub(crate) async fn recount(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+) -> Result<bool, Error> {
+    let count = async |connection: &mut PgConnection| {
+        let total = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "total!" FROM groups.groups WHERE organisation_id = $1"#,
+            organisation as OrganisationId,
+        )
+        .fetch_one(connection)
+        .await?;
+        // Groups are not active or inactive.
+        Ok((total, 0))
+    };
+    Ok(feed::recount(connection, organisation, count).await?)
+}
+
 /// Those that exist, by id.
 pub(crate) async fn batch_get(
     connection: &mut PgConnection,

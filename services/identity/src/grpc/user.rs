@@ -4,7 +4,8 @@ use muster_proto::identity::v1::user_service_server::UserService;
 use muster_proto::identity::v1::{
     BatchGetUsersRequest, BatchGetUsersResponse, CreateUserRequest, DeleteUserRequest,
     DeleteUserResponse, GetUserRequest, ListChangesRequest, ListChangesResponse, ListUsersRequest,
-    ListUsersResponse, Origin, UpdateUserRequest, User, WatchChangesRequest, WatchChangesResponse,
+    ListUsersResponse, Origin, RecountRequest, RecountResponse, ReleaseUserNameRequest,
+    UpdateUserRequest, User, WatchChangesRequest, WatchChangesResponse,
 };
 use muster_runtime::clock;
 use muster_runtime::feed::{Actor, HistoryRequest, Messages, Pages, Read};
@@ -138,6 +139,27 @@ impl UserService for Identity {
         Ok(Response::new(user))
     }
 
+    async fn release_user_name(
+        &self,
+        request: Request<ReleaseUserNameRequest>,
+    ) -> Result<Response<User>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let id = user_id(&request.id)?;
+        let expected = Revision::expected(request.revision);
+        let actor = actor(request.actor)?;
+        let user = self
+            .database
+            .write(organisation, move |c| {
+                Box::pin(async move {
+                    store::release(c, organisation, id, expected, &actor, clock::now()).await
+                })
+            })
+            .await?;
+        self.feed.wake(organisation);
+        Ok(Response::new(user))
+    }
+
     async fn delete_user(
         &self,
         request: Request<DeleteUserRequest>,
@@ -157,6 +179,18 @@ impl UserService for Identity {
             .await?;
         self.feed.wake(organisation);
         Ok(Response::new(DeleteUserResponse { revision: revision.0 }))
+    }
+
+    async fn recount(
+        &self,
+        request: Request<RecountRequest>,
+    ) -> Result<Response<RecountResponse>, Status> {
+        let organisation = organisation_id(&request.into_inner().organisation_id)?;
+        let mended = self
+            .database
+            .write(organisation, move |c| Box::pin(store::recount(c, organisation)))
+            .await?;
+        Ok(Response::new(RecountResponse { mended }))
     }
 
     type WatchChangesStream = Messages<WatchChangesResponse>;

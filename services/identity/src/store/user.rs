@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use crate::Error;
-use crate::user::{Prepared, Write, fill_computed, is_rehire, prepare};
+use crate::user::{Prepared, Write, fill_computed, is_rehire, prepare, released};
 
 mod filter;
 mod list;
@@ -238,6 +238,25 @@ pub(crate) async fn update(connection: &mut PgConnection, update: Update) -> Res
     replace(connection, organisation, old, prepared, &actor, now).await
 }
 
+/// Gives an inactive user another name, and takes their addresses away.
+pub(crate) async fn release(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    id: UserId,
+    expected: Option<Revision>,
+    actor: &Actor,
+    now: OffsetDateTime,
+) -> Result<User, Error> {
+    let old = lock(connection, organisation, id).await?;
+    expect(&old, expected)?;
+    if old.document.active == Some(true) {
+        return Err(Error::StillActive);
+    }
+    let user = released(old.document.0.clone(), id);
+    let prepared = prepare(user, &Write::Exact, &old.default_locale)?;
+    replace(connection, organisation, old, prepared, actor, now).await
+}
+
 async fn replace(
     connection: &mut PgConnection,
     organisation: OrganisationId,
@@ -358,6 +377,24 @@ pub(crate) async fn get(
     id: UserId,
 ) -> Result<User, Error> {
     batch_get(connection, organisation, vec![id]).await?.pop().ok_or(Error::NotFound("user"))
+}
+
+/// Counts the users anew; whether the totals were others.
+pub(crate) async fn recount(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+) -> Result<bool, Error> {
+    let count = async |connection: &mut PgConnection| {
+        let row = sqlx::query!(
+            r#"SELECT count(*) AS "total!", count(*) FILTER (WHERE active) AS "active!"
+                 FROM identity.users WHERE organisation_id = $1"#,
+            organisation as OrganisationId,
+        )
+        .fetch_one(connection)
+        .await?;
+        Ok((row.total, row.active))
+    };
+    Ok(feed::recount(connection, organisation, count).await?)
 }
 
 /// Those that exist, by id.
