@@ -56,7 +56,7 @@ pub struct CheckArgs {
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a difference is looked at before it is one.
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 3;
 /// How long what is on its way is given between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How many users or groups are read at once.
@@ -244,11 +244,11 @@ impl Services {
     ) -> anyhow::Result<(group::ReconcileResponse, approver::ReconcileResponse)> {
         let organisation_id = organisation.to_owned();
         let request = group::ReconcileRequest { organisation_id: organisation_id.clone(), dry_run };
-        let groups = call("the group service", self.groups.clone().reconcile(request)).await?;
+        let (mut groups, mut approvers) = (self.groups.clone(), self.approvers.clone());
+        let in_groups = call("the group service", groups.reconcile(request));
         let request = approver::ReconcileRequest { organisation_id, dry_run };
-        let mut client = self.approvers.clone();
-        let approvers = call("the approver service", client.reconcile(request)).await?;
-        Ok((groups, approvers))
+        let in_approvers = call("the approver service", approvers.reconcile(request));
+        tokio::try_join!(in_groups, in_approvers)
     }
 
     /// Lets the owners count anew.

@@ -14,6 +14,7 @@ mod feed_keeping;
 mod filters;
 mod guide;
 mod isolation;
+mod large;
 mod leavers;
 mod lists;
 mod local_postgres;
