@@ -43,6 +43,13 @@ async fn home(State(gateway): State<Gateway>) -> Html<String> {
     ))
 }
 
+/// Goes with the answer to a request that was not applied as a whole.
+#[derive(Debug, Clone)]
+pub(crate) struct AppliedInPart {
+    /// The members asked for who are no users, and were left out.
+    pub unknown_member_ids: Vec<String>,
+}
+
 /// Gives each request a trace of its own and a deadline, and notes how it ended. The route is
 /// recorded, never the path or the query: they hold names and addresses.
 pub(crate) async fn observe(
@@ -58,6 +65,7 @@ pub(crate) async fn observe(
         http.request.method = %request.method(),
         http.route = route,
         http.response.status_code = field::Empty,
+        muster.members.unknown = field::Empty,
     );
     // A client outside cannot choose our trace ids; its own trace is linked.
     telemetry::link_trace(&span, request.headers());
@@ -71,5 +79,13 @@ pub(crate) async fn observe(
     };
     let response = answer.instrument(span.clone()).await;
     span.record("http.response.status_code", response.status().as_u16());
+    if let Some(AppliedInPart { unknown_member_ids }) = response.extensions().get() {
+        let count = unknown_member_ids.len();
+        span.record("muster.members.unknown", count);
+        // Not who: what a client sends as an id may be a name or an address.
+        span.in_scope(|| {
+            tracing::info!(count, "applied in part: members who are no users were left out");
+        });
+    }
     response
 }

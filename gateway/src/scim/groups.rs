@@ -22,6 +22,7 @@ use super::{Asked, body, id, json, version};
 use crate::Gateway;
 use crate::auth::Client;
 use crate::failure::Failure;
+use crate::server::AppliedInPart;
 
 pub(super) async fn list(
     client: Client,
@@ -107,9 +108,9 @@ pub(super) async fn create(
         actor: Some(client.actor()),
     };
     let created = gateway.parts.groups.clone().create_group(request).await?.into_inner();
-    let group =
-        with_members(created.group.unwrap_or_default(), member_ids, &created.unknown_member_ids);
-    Ok(answer(&gateway, &asked.projection, StatusCode::CREATED, group))
+    let unknown = created.unknown_member_ids;
+    let group = with_members(created.group.unwrap_or_default(), member_ids, &unknown);
+    Ok(in_part(answer(&gateway, &asked.projection, StatusCode::CREATED, group), unknown))
 }
 
 pub(super) async fn replace(
@@ -137,7 +138,8 @@ pub(super) async fn replace(
         member_ids.into_iter().collect(),
         &updated.unknown_member_ids,
     );
-    Ok(answer(&gateway, &asked.projection, StatusCode::OK, group))
+    let answer = answer(&gateway, &asked.projection, StatusCode::OK, group);
+    Ok(in_part(answer, updated.unknown_member_ids))
 }
 
 /// A PATCH becomes one delta. It is answered 204, unless the client asks for attributes
@@ -158,12 +160,13 @@ pub(super) async fn patch(
     let updated = gateway.parts.groups.clone().update_group(request).await?.into_inner();
     if asked.projection != Projection::default_of(&GROUP_TYPE) {
         let group = read(&gateway, &client, id, view(&asked.projection)).await?;
-        return Ok(answer(&gateway, &asked.projection, StatusCode::OK, group));
+        let answer = answer(&gateway, &asked.projection, StatusCode::OK, group);
+        return Ok(in_part(answer, updated.unknown_member_ids));
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
     let revision = updated.group.unwrap_or_default().revision;
     response.headers_mut().extend(version::header(revision).map(|tag| (header::ETAG, tag)));
-    Ok(response)
+    Ok(in_part(response, updated.unknown_member_ids))
 }
 
 pub(super) async fn delete(
@@ -181,6 +184,14 @@ pub(super) async fn delete(
     };
     gateway.parts.groups.clone().delete_group(request).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Notes the members who were left out, for whoever keeps a log of requests.
+fn in_part(mut response: Response, unknown_member_ids: Vec<String>) -> Response {
+    if !unknown_member_ids.is_empty() {
+        response.extensions_mut().insert(AppliedInPart { unknown_member_ids });
+    }
+    response
 }
 
 /// The revision that a write asks for; 0 where any will do.
