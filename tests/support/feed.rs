@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use muster_proto::feed::v1::WatchStart;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_proto::identity::v1::{
-    CreateUserRequest, DeleteUserRequest, ListUsersRequest, MultiValue, User, UserChange,
-    WatchChangesRequest, WatchChangesResponse,
+    CreateUserRequest, DeleteUserRequest, ListUsersRequest, MultiValue, UpdateUserRequest, User,
+    UserChange, WatchChangesRequest, WatchChangesResponse,
 };
 use muster_runtime::feed::token_position;
 use muster_runtime::transport::Transport;
@@ -21,6 +21,14 @@ pub(crate) type Users = UserServiceClient<Transport>;
 /// Identity at this address.
 pub(crate) fn users_at(url: &str) -> Users {
     Users::new(Transport::connect(url).unwrap()).max_decoding_message_size(32 * 1024 * 1024)
+}
+
+/// A seed for this run, printed; `MUSTER_TEST_SEED` plays one again.
+pub(crate) fn seed() -> u64 {
+    let given = std::env::var("MUSTER_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(rand::random);
+    println!("MUSTER_TEST_SEED={seed}");
+    seed
 }
 
 /// A user as one creates them.
@@ -40,6 +48,13 @@ pub(crate) fn user(organisation: &str, name: &str, approvers: &[&str]) -> User {
 pub(crate) async fn create(users: &Users, user: User) -> User {
     let request = CreateUserRequest { user: Some(user), actor: None };
     users.clone().create_user(request).await.unwrap().into_inner()
+}
+
+/// Gives a user another title.
+pub(crate) async fn entitle(users: &Users, user: User, title: &str) -> User {
+    let user = User { title: Some(title.into()), revision: 0, ..user };
+    let request = UpdateUserRequest { user: Some(user), ..UpdateUserRequest::default() };
+    users.clone().update_user(request).await.unwrap().into_inner()
 }
 
 pub(crate) async fn delete(users: &Users, user: &User) {
@@ -72,7 +87,13 @@ pub(crate) async fn list(users: &Users, organisation: &str, page_size: i32) -> (
 
 /// The newest sequence of an organisation's feed.
 pub(crate) async fn newest(users: &Users, organisation: &str) -> i64 {
-    token_position(&list(users, organisation, 1_000).await.1).unwrap().sequence
+    let request = ListUsersRequest {
+        organisation_id: organisation.into(),
+        total_only: true,
+        ..ListUsersRequest::default()
+    };
+    let token = users.clone().list_users(request).await.unwrap().into_inner().resume_token;
+    token_position(&token).unwrap().sequence
 }
 
 /// Opens the feed of an organisation, or of all; after a token, or from the start.

@@ -142,6 +142,19 @@ impl System {
         self.start_service(part, role, &listen, &self.identity_url.clone())
     }
 
+    /// Starts another of a service beside the one that runs; its address.
+    pub(crate) fn replica(&mut self, part: &'static str) -> String {
+        let identity_url = self.identity_url.clone();
+        self.start_service(part, &format!("muster_{part}"), "127.0.0.1:0", &identity_url)
+    }
+
+    /// Starts a service in the place of the one that ran, with identity elsewhere.
+    pub(crate) fn restart_with_identity(&mut self, part: &'static str, identity_url: &str) {
+        let url = if part == "group" { &self.group_url } else { &self.approver_url };
+        let listen = url.strip_prefix("http://").unwrap().to_owned();
+        self.start_service(part, &format!("muster_{part}"), &listen, identity_url);
+    }
+
     fn start_service(
         &mut self,
         part: &'static str,
@@ -169,6 +182,11 @@ impl System {
     /// Starts a part again that was killed.
     pub(crate) fn restart(&mut self, part: &'static str) {
         self.start_part(part, &format!("muster_{part}"));
+    }
+
+    /// The process id of a part.
+    pub(crate) fn pid(&self, part: &str) -> &str {
+        &self.processes.iter().find(|process| process.part == part).unwrap().pid
     }
 
     /// How a role reaches the database.

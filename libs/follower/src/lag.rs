@@ -84,6 +84,12 @@ impl Lag {
         lag
     }
 
+    /// Forgets everything: a stream that has just been opened tells again what is not applied.
+    pub(crate) fn begin(&self) {
+        lock(&self.organisations).clear();
+        self.hear();
+    }
+
     /// Notes that the feed says something.
     pub(crate) fn hear(&self) {
         *lock(&self.heard) = Instant::now();
@@ -127,11 +133,6 @@ impl Lag {
     pub(crate) fn stop(&self, organisation: OrganisationId) {
         let mut organisations = lock(&self.organisations);
         organisations.entry(organisation).or_default().waits_since.get_or_insert_with(clock::now);
-    }
-
-    /// Forgets what was known of an organisation, whose feed is read from elsewhere now.
-    pub(crate) fn forget(&self, organisation: OrganisationId) {
-        lock(&self.organisations).remove(&organisation);
     }
 
     /// What an organisation's lag is.

@@ -25,6 +25,7 @@ use muster_runtime::life::Life;
 use muster_runtime::postgres::Database;
 use muster_runtime::transport::Transport;
 use sqlx::PgConnection;
+use tonic::Code;
 
 use lag::Lag;
 pub use reconcile::Reconciled;
@@ -127,9 +128,16 @@ impl<K: Keeper> Follower<K> {
     /// Follows for ever.
     async fn follow(&self) {
         loop {
-            if let Err(status) = session::run(self).await {
-                let (code, message) = (status.code(), status.message());
-                tracing::warn!(?code, message, "identity's feed broke off");
+            match session::run(self).await {
+                // As every stream does after a while; if it stays away, the lag tells.
+                Err(status) if status.code() == Code::Unavailable => {
+                    tracing::info!(message = status.message(), "identity's feed is opened again");
+                }
+                Err(status) => {
+                    let (code, message) = (status.code(), status.message());
+                    tracing::warn!(?code, message, "identity's feed broke off");
+                }
+                Ok(()) => {}
             }
             tokio::time::sleep(REOPEN).await;
         }

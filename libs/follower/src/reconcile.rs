@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::{FollowedUser, Follower, Keeper, Take, cursor};
 
-/// How many users are asked for at once.
-const PAGE: i32 = 500;
+/// How many users are asked for, and taken, at once.
+const PAGE: usize = 500;
 /// How many of the differing users are named.
 const NAMED: usize = 1_000;
 /// How often a page is tried.
@@ -84,16 +84,9 @@ impl<K: Keeper> Follower<K> {
         loop {
             let page = self.page(organisation, after, page_token).await?;
             after = last(&page.users).or(after);
-            let mut suspects = self.differing(organisation, page.users).await?;
-            for _ in 0..LOOKS.0 {
-                if suspects.is_empty() {
-                    break;
-                }
-                tokio::time::sleep(LOOKS.1).await;
-                let users = self.ask(organisation, suspects).await?;
-                suspects = self.differing(organisation, users).await?;
+            for users in page.users.chunks(PAGE) {
+                differing.add(self.still_differing(organisation, users.to_vec()).await?);
             }
-            differing.add(suspects);
             if page.next_page_token.is_empty() {
                 return Ok(differing);
             }
@@ -114,16 +107,37 @@ impl<K: Keeper> Follower<K> {
         loop {
             let page = self.page(organisation, after, page_token).await?;
             after = last(&page.users).or(after);
-            let Some(differing) = self.mend(organisation, listing, page.users).await? else {
-                return Ok(Ended::Superseded);
-            };
-            mended.add(differing);
+            for users in page.users.chunks(PAGE) {
+                match self.mend(organisation, listing, users.to_vec()).await? {
+                    Some(differing) => mended.add(differing),
+                    None => return Ok(Ended::Superseded),
+                }
+            }
             if page.next_page_token.is_empty() {
                 let ended = self.end(organisation, listing, page.resume_token).await?;
                 return Ok(if ended { Ended::Reconciled(mended) } else { Ended::Superseded });
             }
             page_token = page.next_page_token;
         }
+    }
+
+    /// The users of whom something else is known than this, and than identity says a little later.
+    async fn still_differing(
+        &self,
+        organisation: OrganisationId,
+        users: Vec<FollowedUser>,
+    ) -> Result<Vec<UserId>, Status> {
+        let (looks, pause) = LOOKS;
+        let mut suspects = self.differing(organisation, users).await?;
+        for _ in 0..looks {
+            if suspects.is_empty() {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            let users = self.ask(organisation, suspects).await?;
+            suspects = self.differing(organisation, users).await?;
+        }
+        Ok(suspects)
     }
 
     /// The next page of identity's list.
@@ -135,7 +149,7 @@ impl<K: Keeper> Follower<K> {
     ) -> Result<Page, Status> {
         let request = ListUsersRequest {
             organisation_id: organisation.to_string(),
-            page_size: PAGE,
+            page_size: i32::try_from(PAGE).unwrap_or(i32::MAX),
             page_token,
             ..ListUsersRequest::default()
         };
@@ -151,7 +165,7 @@ impl<K: Keeper> Follower<K> {
         let there: BTreeSet<UserId> = users.iter().map(|user| user.id).collect();
         let missing = known.into_iter().filter(|(id, _)| !there.contains(id));
         // One who has come since the page was read is there now.
-        for missing in missing.collect::<Vec<_>>().chunks(usize::try_from(PAGE).unwrap_or(1)) {
+        for missing in missing.collect::<Vec<_>>().chunks(PAGE) {
             let ids = missing.iter().map(|(id, _)| *id).collect();
             let gone = self.ask(organisation, ids).await?.into_iter().filter(|user| user.deleted);
             users.extend(gone.map(|user| {

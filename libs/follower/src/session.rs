@@ -94,20 +94,18 @@ impl<K: Keeper> Session<'_, K> {
             .read_shared(|c| Box::pin(cursor::all(c, clock::now())))
             .await
             .map_err(|error| database_status(&error))?;
-        let mut resume_tokens = Vec::new();
+        let resume_tokens = cursors.iter().map(|cursor| cursor.resume_token.clone());
+        let resume_tokens = resume_tokens.filter(|token| !token.is_empty()).collect();
+        let request = WatchChangesRequest { resume_tokens, ..WatchChangesRequest::default() };
+        let stream = self.follower.users.clone().watch_changes(request).await?.into_inner();
+        self.follower.lag.begin();
         for cursor in cursors {
             match cursor.listing {
                 Some(true) => self.leave(cursor.organisation, LISTED_ELSEWHERE),
                 Some(false) => self.lose(cursor.organisation),
                 None => {}
             }
-            if !cursor.resume_token.is_empty() {
-                resume_tokens.push(cursor.resume_token);
-            }
         }
-        let request = WatchChangesRequest { resume_tokens, ..WatchChangesRequest::default() };
-        let stream = self.follower.users.clone().watch_changes(request).await?.into_inner();
-        self.follower.lag.hear();
         Ok(stream)
     }
 
@@ -304,7 +302,6 @@ impl<K: Keeper> Session<'_, K> {
         let Ok((organisation, ended)) = listed else { return };
         match ended {
             Ok(Ended::Reconciled(reconciled)) => {
-                self.follower.lag.forget(organisation);
                 tracing::warn!(%organisation, mended = reconciled.count, "its users are listed");
                 self.leave(organisation, REOPEN);
             }

@@ -1,16 +1,22 @@
 //! The statements that read a feed.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::{Change, Position};
 use crate::id::OrganisationId;
+use crate::postgres::Database;
 
 /// How many changes are read at once.
 pub(super) const BATCH: usize = 500;
+/// How many connections readers take at most: half of a service's.
+const AT_ONCE: usize = 8;
 
 /// Why nothing can be read after a position.
 #[derive(Debug)]
@@ -24,6 +30,37 @@ pub(super) enum Refusal {
 impl From<sqlx::Error> for Refusal {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error)
+    }
+}
+
+/// The database as the readers of a feed use it: so many at once and no more, so that however many
+/// watch, the calls of others find a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Turns {
+    database: Database,
+    turns: Arc<Semaphore>,
+}
+
+impl Turns {
+    pub(super) fn new(database: Database) -> Self {
+        Self { database, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Reads as one of an organisation when its turn has come.
+    pub(super) async fn read<T, F>(
+        &self,
+        organisation: OrganisationId,
+        work: F,
+    ) -> Result<T, Refusal>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Refusal>>
+            + Send
+            + 'static,
+        T: Send + 'static,
+    {
+        // Nobody closes it.
+        let _turn = self.turns.acquire().await;
+        self.database.read(organisation, work).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::keys::{self, Keys};
-use super::read::Refusal;
+use super::read::{Refusal, Turns};
 use super::retention;
 use super::wake::Wakers;
 use super::{InvalidPageToken, Page, Position, Settings, head};
@@ -17,6 +17,7 @@ use crate::postgres::Database;
 #[derive(Debug, Clone)]
 pub struct Feed {
     pub(super) database: Database,
+    pub(super) turns: Turns,
     pub(super) keys: Keys,
     pub(super) settings: Settings,
     pub(super) wakers: Arc<Wakers>,
@@ -35,9 +36,11 @@ impl Feed {
         settings: Settings,
     ) -> Result<Self, sqlx::Error> {
         let keys = database.read_shared(move |c| Box::pin(keys::read(c, name))).await?;
+        let turns = Turns::new(database.clone());
         let feed = Self {
             keys: Keys::new(keys),
-            wakers: Arc::new(Wakers::new(database.clone(), settings.clone())),
+            wakers: Arc::new(Wakers::new(database.clone(), turns.clone(), settings.clone())),
+            turns,
             streams: Arc::new(Semaphore::new(settings.max_streams)),
             database,
             settings,
@@ -89,9 +92,10 @@ impl Feed {
 
     /// The newest change of an organisation.
     pub(super) async fn head(&self, organisation: OrganisationId) -> Result<Position, Refusal> {
-        let head =
-            self.database.read(organisation, move |c| Box::pin(head(c, organisation))).await?;
-        Ok(head.position)
+        let head = self.turns.read(organisation, move |c| {
+            Box::pin(async move { Ok(head(c, organisation).await?.position) })
+        });
+        head.await
     }
 
     /// Takes up a new key, and forgets one that was deleted.

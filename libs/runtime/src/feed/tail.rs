@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use tokio::sync::{Mutex, watch};
 
-use super::read::{self, BATCH, Refusal};
+use super::read::{self, BATCH, Refusal, Turns};
 use super::wake::Hint;
 use super::{Change, Position};
 use crate::id::OrganisationId;
-use crate::postgres::Database;
 
 /// The most bytes of payload that a tail holds.
 const LARGEST: usize = 4 * 1024 * 1024;
@@ -19,7 +18,7 @@ const LARGEST: usize = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Tail {
     organisation: OrganisationId,
-    database: Database,
+    turns: Turns,
     /// The most changes to hold.
     length: usize,
     /// Counts the hints that there may be more than is held.
@@ -43,10 +42,10 @@ pub(super) struct Batch {
 }
 
 impl Tail {
-    pub(super) fn new(database: Database, organisation: OrganisationId, length: usize) -> Self {
+    pub(super) fn new(turns: Turns, organisation: OrganisationId, length: usize) -> Self {
         Self {
             organisation,
-            database,
+            turns,
             length,
             hints: watch::Sender::new(1),
             recent: Mutex::default(),
@@ -115,7 +114,7 @@ impl Tail {
     async fn read(&self, position: Position) -> Result<Vec<Arc<Change>>, Refusal> {
         let organisation = self.organisation;
         let changes = self
-            .database
+            .turns
             .read(organisation, move |c| Box::pin(read::after(c, organisation, position)))
             .await?;
         Ok(changes.into_iter().map(Arc::new).collect())

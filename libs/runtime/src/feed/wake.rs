@@ -16,7 +16,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::Position;
-use super::read;
+use super::read::{self, Turns};
 use super::settings::Settings;
 use super::tail::Tail;
 use crate::clock;
@@ -50,6 +50,7 @@ pub(super) enum Hint {
 #[derive(Debug)]
 pub(super) struct Wakers {
     database: Database,
+    turns: Turns,
     settings: Settings,
     tails: Mutex<HashMap<OrganisationId, Weak<Tail>>>,
     everywhere: Mutex<Vec<Weak<Everywhere>>>,
@@ -96,9 +97,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Wakers {
-    pub(super) fn new(database: Database, settings: Settings) -> Self {
+    pub(super) fn new(database: Database, turns: Turns, settings: Settings) -> Self {
         Self {
             database,
+            turns,
             settings,
             tails: Mutex::default(),
             everywhere: Mutex::default(),
@@ -114,7 +116,7 @@ impl Wakers {
         if let Some(tail) = tails.get(&organisation).and_then(Weak::upgrade) {
             return tail;
         }
-        let tail = Arc::new(Tail::new(self.database.clone(), organisation, self.settings.tail));
+        let tail = Arc::new(Tail::new(self.turns.clone(), organisation, self.settings.tail));
         tails.insert(organisation, Arc::downgrade(&tail));
         tail
     }

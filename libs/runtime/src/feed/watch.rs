@@ -146,7 +146,7 @@ impl Feed {
         position: Position,
     ) -> Result<Position, Refusal> {
         let kept = self.settings.kept();
-        self.database
+        self.turns
             .read(organisation, move |c| Box::pin(read::resume(c, organisation, position, kept)))
             .await
     }

@@ -55,7 +55,11 @@ impl Reader<'_> {
     async fn read(mut self) -> Result<End, End> {
         // Before anything is compared, so that nothing falls in between.
         let everywhere = self.feed.wakers.everywhere();
-        for chunk in self.feed.wakers.organisations().await?.chunks(CHUNK) {
+        // Those that a token names may be gone.
+        let mut organisations: BTreeSet<_> = self.positions.keys().copied().collect();
+        organisations.extend(self.feed.wakers.organisations().await?);
+        let organisations: Vec<_> = organisations.into_iter().collect();
+        for chunk in organisations.chunks(CHUNK) {
             for (organisation, head) in self.feed.wakers.heads(chunk).await? {
                 self.begin(organisation, head).await?;
             }
