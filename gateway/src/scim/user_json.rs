@@ -147,10 +147,12 @@ pub(super) fn put_groups(document: &mut Object, groups: &[Membership], scim_url:
 }
 
 /// Puts the approvers in force, each by their present address and once, in place of the declared.
+/// One who has no address now cannot be named.
 pub(super) fn put_approvers(document: &mut Object, approvers: &[Approver]) {
     let mut in_force: Vec<&str> = Vec::new();
     for approver in approvers {
         if approver.state() == ApproverState::InForce
+            && !approver.email.is_empty()
             && !in_force.contains(&approver.email.as_str())
         {
             in_force.push(&approver.email);
@@ -380,5 +382,20 @@ mod tests {
         let mut back = to_scim(&from_scim(&document), "https://x");
         back.remove("id");
         assert_eq!(Value::Object(back), Value::Object(document));
+    }
+
+    #[test]
+    fn an_approver_in_force_who_has_no_address_now_is_left_out() {
+        let approver = |email: &str| Approver {
+            declared_email: "bo@x.example".into(),
+            state: ApproverState::InForce.into(),
+            approver_id: "x".into(),
+            email: email.into(),
+        };
+        let mut document = Object::new();
+        put_approvers(&mut document, &[approver(""), approver("cy@x.example")]);
+        assert_eq!(document[MUSTER_USER.id]["approvers"], json!(["cy@x.example"]));
+        put_approvers(&mut document, &[approver("")]);
+        assert!(document.is_empty());
     }
 }
