@@ -242,12 +242,13 @@ impl DeclaredApprovers {
         put_muster(document, "approvers", (!shown.is_empty()).then(|| json!(shown)));
     }
 
-    /// Turns what a PATCH left as it was shown back into what was declared.
+    /// Turns what a PATCH left as it was shown back into what was declared. Each declaration is
+    /// taken once: two of them may stand for one person and be shown alike.
     pub(super) fn restore(&self, approvers: &mut [String]) {
+        let mut left: Vec<&(String, String)> = self.pairs.iter().collect();
         for approver in approvers {
-            let same = |(shown, _): &&(String, String)| caseless::eq(shown, approver);
-            if let Some((_, declared)) = self.pairs.iter().find(same) {
-                approver.clone_from(declared);
+            if let Some(at) = left.iter().position(|(shown, _)| caseless::eq(shown, approver)) {
+                approver.clone_from(&left.remove(at).1);
             }
         }
     }
@@ -397,5 +398,22 @@ mod tests {
         assert_eq!(document[MUSTER_USER.id]["approvers"], json!(["cy@x.example"]));
         put_approvers(&mut document, &[approver("")]);
         assert!(document.is_empty());
+    }
+
+    #[test]
+    fn a_patch_keeps_two_declarations_that_stand_for_one_person() {
+        let bo = |declared: &str| Approver {
+            declared_email: declared.into(),
+            state: ApproverState::InForce.into(),
+            approver_id: "x".into(),
+            email: "bo@x.example".into(),
+        };
+        let declared = ["old@x.example", "older@x.example"].map(String::from);
+        let user = User { declared_approvers: declared.clone().into(), ..User::default() };
+        let approvers = declared.clone().map(|email| bo(&email));
+        let shown = DeclaredApprovers::new(&user, &approvers);
+        let mut patched = ["bo@x.example", "bo@x.example"].map(String::from);
+        shown.restore(&mut patched);
+        assert_eq!(patched, declared);
     }
 }
