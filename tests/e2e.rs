@@ -14,5 +14,7 @@ mod guide;
 mod isolation;
 mod lists;
 mod local_postgres;
+mod model;
 mod races;
+mod sequential;
 mod sessions;
