@@ -60,6 +60,9 @@ pub struct Config {
     pub approver: Transport,
     /// Limits of requests.
     pub limits: Limits,
+    /// Whether requests go on with the trace that their `traceparent` names: where a proxy of our
+    /// own in front sets it. Otherwise a request has a trace of its own, linked to the one named.
+    pub trusts_traceparent: bool,
 }
 
 /// Everything that the gateway serves.
@@ -67,6 +70,7 @@ pub fn router(config: Config) -> Router {
     let limits = config.limits;
     let gateway = Gateway {
         scim_url: format!("{}/scim/v2", config.public_url).into(),
+        trusts_traceparent: config.trusts_traceparent,
         parts: Parts::new(config),
         limits,
     };
@@ -84,4 +88,5 @@ struct Gateway {
     scim_url: Arc<str>,
     parts: Parts,
     limits: Limits,
+    trusts_traceparent: bool,
 }

@@ -1,5 +1,6 @@
 //! What the end-to-end tests share.
 
+pub(crate) mod process;
 pub(crate) mod session;
 pub(crate) mod system;
 
