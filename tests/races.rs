@@ -144,6 +144,53 @@ async fn a_user_who_is_deleted_while_being_added_to_a_group_is_in_none_afterward
 }
 
 #[tokio::test]
+async fn a_rehire_that_meets_the_deletion_creates_the_user() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        for _ in 0..30 {
+            let mut ann = user("ann@a.example");
+            ann["active"] = false.into();
+            let old = format!("/Users/{}", create(&client, ann).await);
+            let body = user("ann@a.example");
+            let (posted, deleted) = tokio::join!(client.post("/Users", &body), client.delete(&old));
+            let posted = posted.unwrap();
+            assert_eq!(posted.status, 201, "{}", posted.text);
+            assert_eq!(deleted.unwrap().status, 204);
+            let new = format!("/Users/{}", posted.at("/id").as_str().unwrap());
+            if new != old {
+                assert_eq!(client.delete(&new).await.unwrap().status, 204);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rehire_that_meets_a_rename_revives_nobody_of_another_name() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        for round in 0..30 {
+            let (before, after) = (format!("ann{round}@a.example"), format!("bo{round}@a.example"));
+            let mut ann = user(&before);
+            ann["active"] = false.into();
+            let path = format!("/Users/{}", create(&client, ann).await);
+            let rename = json!({"Operations": [
+                {"op": "replace", "path": "userName", "value": after},
+                {"op": "replace", "path": "emails[type eq \"work\"].value", "value": after},
+            ]});
+            let body = user(&before);
+            let (posted, renamed) =
+                tokio::join!(client.post("/Users", &body), client.patch(&path, &rename));
+            let (posted, renamed) = (posted.unwrap(), renamed.unwrap());
+            assert_eq!(posted.status, 201, "{}", posted.text);
+            let revived = path.ends_with(posted.at("/id").as_str().unwrap());
+            // Revived first, then renamed; or renamed first, and then there are two.
+            let read = client.get(&path).await.unwrap();
+            assert_eq!(read.at("/active"), revived, "{} {}", posted.text, renamed.text);
+        }
+    }
+}
+
+#[tokio::test]
 async fn declared_and_appearing_at_once_an_approver_comes_into_force() {
     for system in both() {
         let client = system.tenant().await.client;
