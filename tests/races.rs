@@ -1,8 +1,9 @@
 //! Requests that meet, and parts that are away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use futures::future::join_all;
 use muster::scim_client::{Answer, ScimClient};
 use serde_json::{Value, json};
@@ -186,6 +187,32 @@ async fn a_rehire_that_meets_a_rename_revives_nobody_of_another_name() {
             // Revived first, then renamed; or renamed first, and then there are two.
             let read = client.get(&path).await.unwrap();
             assert_eq!(read.at("/active"), revived, "{} {}", posted.text, renamed.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_feed_of_approvers_goes_on_where_it_was_when_several_appear_at_once() {
+    for system in both() {
+        let tenant = system.tenant().await;
+        let client = &tenant.client;
+        for round in 0..10 {
+            let names: Vec<String> = (0..6).map(|n| format!("u{round}.{n}@a.example")).collect();
+            let mut declaring = user(&format!("ann{round}@a.example"));
+            declaring[MUSTER] = json!({"approvers": names});
+            create(client, declaring).await;
+            join_all(names.iter().map(|name| create(client, user(name)))).await;
+        }
+        let request = muster_proto::approver::v1::WatchChangesRequest {
+            organisation_id: tenant.id.clone(),
+            ..Default::default()
+        };
+        let stream = system.approvers().watch_changes(request).await.unwrap().into_inner();
+        let changes = stream.filter_map(|message| async { message.unwrap().change }).take(70);
+        let mut told = BTreeMap::new();
+        for change in changes.collect::<Vec<_>>().await {
+            let before = told.insert(change.user_id, change.after).unwrap_or_default();
+            assert_eq!(before, change.before, "{}", system.name);
         }
     }
 }

@@ -78,9 +78,6 @@ pub(crate) async fn apply(
     if concerned.is_empty() {
         return Ok(false);
     }
-    // The person's own row is new already; what the lists were before it is not needed by anyone
-    // but the reader of the change, who gets the states that were last told.
-    let before = told(connection, organisation, concerned.clone()).await?;
     if redeclared {
         declare(connection, &person).await?;
     }
@@ -90,6 +87,10 @@ pub(crate) async fn apply(
     if person.deleted {
         unlink(connection, organisation, person.id).await?;
     }
+    // Somebody else's approvers may change by several people at once, who lock different
+    // addresses: what they were told to be and what they are is read under the lock of the feed.
+    lock_feed(connection, organisation).await?;
+    let before = told(connection, organisation, concerned.clone()).await?;
     let after = approver::batch_get(connection, organisation, concerned.clone()).await?;
     let changes = changes(&concerned, &before, &after.into_iter().collect());
     if changes.is_empty() {
@@ -126,6 +127,28 @@ fn changes(
         }
     }
     changes
+}
+
+/// Locks the organisation's feed before the changes are known; what follows only reads and appends.
+async fn lock_feed(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO approver.feed_lock (organisation_id) VALUES ($1)
+         ON CONFLICT (organisation_id) DO NOTHING",
+        organisation as OrganisationId,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "SELECT true AS locked FROM approver.feed_lock
+          WHERE organisation_id = $1 FOR NO KEY UPDATE",
+        organisation as OrganisationId,
+    )
+    .fetch_all(connection)
+    .await
+    .map(drop)
 }
 
 /// What the feed last told of these users' approvers.
