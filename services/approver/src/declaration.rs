@@ -34,9 +34,62 @@ pub(crate) struct Declared {
     pub key: String,
 }
 
-impl Person {
+/// What approvers depend on of a user before a change; of nobody where the user was created.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Before {
+    /// What the user was found by.
+    pub email_key: Option<String>,
+    pub declared: Vec<Declared>,
+}
+
+/// A change of identity's feed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Step {
+    pub before: Before,
+    pub after: Person,
+}
+
+impl Before {
+    /// What the declared addresses are compared by.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.declared.iter().map(|declared| declared.key.as_str())
+    }
+
+    pub(crate) fn declares(&self, key: &str) -> bool {
+        self.keys().any(|own| own == key)
+    }
+
+    pub(crate) fn declares_anyone(&self) -> bool {
+        !self.declared.is_empty()
+    }
+}
+
+impl Step {
     /// What a change of identity's feed says of a user.
     pub(crate) fn of_change(change: &UserChange) -> Result<Self, InvalidId> {
+        let before = change.before.clone().unwrap_or_default();
+        let email_key = caseless::key(&before.primary_email);
+        Ok(Self {
+            before: Before {
+                email_key: (!email_key.is_empty()).then_some(email_key),
+                declared: declared(&before.declared_approvers),
+            },
+            after: Person::of_change(change)?,
+        })
+    }
+}
+
+impl Person {
+    /// What the declared addresses are compared by.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.declared.iter().map(|declared| declared.key.as_str())
+    }
+
+    pub(crate) fn declares(&self, key: &str) -> bool {
+        self.keys().any(|own| own == key)
+    }
+
+    fn of_change(change: &UserChange) -> Result<Self, InvalidId> {
         let metadata = change.metadata.as_ref().ok_or(InvalidId)?;
         let after = change.after.clone().unwrap_or_default();
         let state = UserState {

@@ -93,7 +93,7 @@ impl ApproverService for Approvers {
             .database
             .write(organisation, move |c| {
                 Box::pin(async move {
-                    let changed = person::apply(c, person).await?;
+                    let changed = person::hand_over(c, person).await?;
                     let approvers = if declares {
                         store::batch_get(c, organisation, vec![id]).await?
                     } else {

@@ -20,7 +20,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 use tonic::service::Routes;
 
-use declaration::Person;
+use declaration::Step;
 pub use error::Error;
 
 /// The Postgres schema that the service owns.
@@ -55,7 +55,7 @@ pub async fn start(
         feed.clone(),
         life.clone(),
         move |tokens| Box::pin(watch(users.clone(), tokens)) as BoxFuture<'static, _>,
-        |connection, person: Person| Box::pin(store::person::apply(connection, person)),
+        |connection, step: Step| Box::pin(store::person::follow(connection, step)),
     ));
     let approvers = Approvers { database, feed };
     Ok(Routes::new(
@@ -67,7 +67,7 @@ pub async fn start(
 async fn watch(
     mut users: Users,
     resume_tokens: Vec<String>,
-) -> Result<impl Stream<Item = Result<Followed<Person>, Status>> + Send + Unpin, Status> {
+) -> Result<impl Stream<Item = Result<Followed<Step>, Status>> + Send + Unpin, Status> {
     let request = WatchChangesRequest { resume_tokens, ..WatchChangesRequest::default() };
     let stream = users.watch_changes(request).await?.into_inner();
     Ok(stream.filter_map(|message| match message {
@@ -76,13 +76,13 @@ async fn watch(
     }))
 }
 
-fn followed(resume_token: String, change: &UserChange) -> Result<Followed<Person>, Status> {
-    let person = Person::of_change(change)
+fn followed(resume_token: String, change: &UserChange) -> Result<Followed<Step>, Status> {
+    let step = Step::of_change(change)
         .map_err(|_| Status::internal("identity sent a change without ids"))?;
     Ok(Followed {
-        organisation: person.organisation,
+        organisation: step.after.organisation,
         sequence: change.metadata.as_ref().map_or(0, |metadata| metadata.sequence),
         resume_token,
-        change: person,
+        change: step,
     })
 }

@@ -2,3 +2,4 @@
 
 pub(crate) mod approver;
 pub(crate) mod person;
+mod settle;

@@ -13,8 +13,8 @@ use muster_runtime::feed::{self, Kind, NewChange};
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 
-use super::approver;
-use crate::declaration::{Declared, Person, Snapshot};
+use super::{approver, settle};
+use crate::declaration::{Before, Declared, Person, Snapshot, Step};
 
 /// What is stored of a person.
 struct Stored {
@@ -24,12 +24,27 @@ struct Stored {
     email_key: Option<String>,
 }
 
-/// Takes a user's newest state; whether anybody's approvers changed by it. An older state, or the
-/// same again, changes nothing.
+/// Takes a user's newest state before the feed brings it; whether anybody's approvers changed by it.
+/// An older state, or the same again, changes nothing.
 ///
 /// A new user for whom nobody was declared and nobody waited costs five statements.
-pub(crate) async fn apply(
+pub(crate) async fn hand_over(
     connection: &mut PgConnection,
+    person: Person,
+) -> Result<bool, sqlx::Error> {
+    apply(connection, None, person).await
+}
+
+/// Takes a change of identity's feed, each once and in order; whether anybody's approvers changed by
+/// it.
+pub(crate) async fn follow(connection: &mut PgConnection, step: Step) -> Result<bool, sqlx::Error> {
+    apply(connection, Some(&step.before), step.after).await
+}
+
+/// `before` is the state before a change of the feed, none for a hand-over.
+async fn apply(
+    connection: &mut PgConnection,
+    before: Option<&Before>,
     person: Person,
 ) -> Result<bool, sqlx::Error> {
     let organisation = person.organisation;
@@ -39,21 +54,21 @@ pub(crate) async fn apply(
         None => lock(connection, &person).await?,
         old => old,
     };
-    if old.as_ref().is_some_and(|old| old.revision >= person.revision) {
-        return Ok(false);
-    }
+    let is_news = old.as_ref().is_none_or(|old| old.revision < person.revision);
     let declared_before = match old {
-        Some(_) => declarations(connection, organisation, person.id).await?,
-        None => Vec::new(),
+        Some(_) if is_news => declarations(connection, organisation, person.id).await?,
+        _ => Vec::new(),
     };
-    let redeclared = declared_before != person.declared;
+    let redeclared = is_news && declared_before != person.declared;
     // What others see of this user.
     let seen = |old: &Stored| (old.active, old.email.clone());
-    let moved = old.as_ref().map(seen) != Some((person.active, person.email.clone()));
-    if old.is_some() {
+    let moved = is_news && old.as_ref().map(seen) != Some((person.active, person.email.clone()));
+    if is_news && old.is_some() {
         update(connection, &person).await?;
     }
-    if !redeclared && !moved {
+    if before.is_some() {
+        settle::note(connection, &person).await?;
+    } else if !redeclared && !moved {
         return Ok(false);
     }
 
@@ -61,18 +76,23 @@ pub(crate) async fn apply(
     keys.extend(person.email_key.clone());
     keys.extend(old.and_then(|old| old.email_key));
     keys.extend(declared_before.iter().chain(&person.declared).map(|d| d.key.clone()));
-    if person.deleted {
+    if let Some(before) = before {
+        keys.extend(before.email_key.clone());
+        keys.extend(before.keys().map(str::to_owned));
+    }
+    if person.deleted || before.is_some() {
         keys.extend(linked_keys(connection, organisation, person.id).await?);
     }
     let keys: Vec<String> = keys.into_iter().collect();
     lock_addresses(connection, organisation, &keys).await?;
 
-    let mut concerned = if moved {
+    let mut concerned = if moved || before.is_some() {
         concerned(connection, organisation, person.id, &keys).await?
     } else {
         Vec::new()
     };
-    if redeclared || !declared_before.is_empty() {
+    let declares = !person.declared.is_empty() || before.is_some_and(Before::declares_anyone);
+    if redeclared || declares || !declared_before.is_empty() {
         concerned.push(person.id);
     }
     if concerned.is_empty() {
@@ -81,18 +101,25 @@ pub(crate) async fn apply(
     if redeclared {
         declare(connection, &person).await?;
     }
-    if let (true, Some(key)) = (person.active, &person.email_key) {
+    if let (true, true, Some(key)) = (is_news, person.active, &person.email_key) {
         link(connection, organisation, person.id, key).await?;
     }
-    if person.deleted {
+    if is_news && person.deleted {
         unlink(connection, organisation, person.id).await?;
+    }
+    let shown = match before {
+        Some(before) => settle::settle(connection, before, &person).await?,
+        None => false,
+    };
+    if !redeclared && !moved && !shown {
+        return Ok(false);
     }
     // Somebody else's approvers may change by several people at once, who lock different
     // addresses: what they were told to be and what they are is read under the lock of the feed.
     lock_feed(connection, organisation).await?;
-    let before = told(connection, organisation, concerned.clone()).await?;
+    let told = told(connection, organisation, concerned.clone()).await?;
     let after = approver::batch_get(connection, organisation, concerned.clone()).await?;
-    let changes = changes(&concerned, &before, &after.into_iter().collect());
+    let changes = changes(&concerned, &told, &after.into_iter().collect());
     if changes.is_empty() {
         return Ok(false);
     }
@@ -251,7 +278,7 @@ async fn linked_keys(
 ) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar!(
         "SELECT DISTINCT email_key FROM approver.declaration
-          WHERE organisation_id = $1 AND approver_id = $2",
+          WHERE organisation_id = $1 AND (approver_id = $2 OR settled_approver_id = $2)",
         organisation as OrganisationId,
         user as UserId,
     )
@@ -298,7 +325,8 @@ async fn concerned(
 ) -> Result<Vec<UserId>, sqlx::Error> {
     sqlx::query_scalar!(
         r#"SELECT user_id AS "user_id!: UserId" FROM approver.declaration
-            WHERE organisation_id = $1 AND approver_id = $2 AND user_id <> $2
+            WHERE organisation_id = $1 AND (approver_id = $2 OR settled_approver_id = $2)
+              AND user_id <> $2
            UNION
            SELECT user_id FROM approver.declaration
             WHERE organisation_id = $1 AND email_key = ANY ($3) AND user_id <> $2"#,
