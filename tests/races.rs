@@ -125,6 +125,33 @@ async fn patches_of_different_attributes_of_one_user_are_all_in() {
 }
 
 #[tokio::test]
+async fn a_group_is_read_with_the_members_of_its_version() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        let ann = create(&client, user("ann@a.example")).await;
+        let group = client.post("/Groups", &json!({"displayName": "Everybody"})).await.unwrap();
+        let path = format!("/Groups/{}", group.at("/id").as_str().unwrap());
+        // Every even version has her, every odd one has not.
+        let write = async {
+            for round in 0..200 {
+                let members = if round % 2 == 0 { json!([{"value": ann}]) } else { json!([]) };
+                let body = json!({"displayName": "Everybody", "members": members});
+                assert_eq!(client.put(&path, &body).await.unwrap().status, 200);
+            }
+        };
+        let read = async {
+            for _ in 0..100 {
+                let read = client.get(&path).await.unwrap();
+                let version = read.at("/meta/version").as_str().unwrap();
+                let version: u32 = version.trim_matches(['W', '/', '"']).parse().unwrap();
+                assert_eq!(read.at("/members/0").is_null(), version % 2 == 1, "{}", read.text);
+            }
+        };
+        tokio::join!(write, read);
+    }
+}
+
+#[tokio::test]
 async fn a_user_who_is_deleted_while_being_added_to_a_group_is_in_none_afterwards() {
     for system in both() {
         let client = system.tenant().await.client;
