@@ -8,6 +8,7 @@ mod support;
 mod architecture;
 mod bulk;
 mod command_line;
+mod faults;
 mod feed;
 mod filters;
 mod guide;

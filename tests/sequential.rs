@@ -7,14 +7,15 @@ use std::fmt::Write as _;
 
 use futures::future::join_all;
 use muster::scim_client::Answer;
-use muster_proto::approver::v1::{ApproverState, BatchGetApproversRequest};
+use muster_proto::approver::v1::BatchGetApproversRequest;
 use muster_proto::identity::v1::UnknownMembers;
 use serde_json::{Value, json};
 
+use crate::model::change::{approver_lines, told_lines};
 use crate::model::generate::{self, Known};
 use crate::model::op::Request;
 use crate::model::random::{Random, seed};
-use crate::model::{Model, Op, State, same_json, without_times};
+use crate::model::{Model, Op, same_json, without_times};
 use crate::support::system::{System, Tenant, apart, scratch, together};
 
 /// How many operations a case has.
@@ -245,42 +246,13 @@ impl Case {
         let request =
             BatchGetApproversRequest { organisation_id: self.tenant.id.clone(), user_ids: users };
         let answer = self.system.approvers().batch_get_approvers(request).await.unwrap();
-        let mut told = String::new();
-        for user in answer.into_inner().users {
-            for approver in user.approvers {
-                let state = match approver.state() {
-                    ApproverState::InForce => State::InForce,
-                    ApproverState::Suspended => State::Suspended,
-                    ApproverState::OwnAddress => State::Own,
-                    _ => State::Pending,
-                };
-                let (declared, id, email) =
-                    (approver.declared_email, approver.approver_id, approver.email);
-                writeln!(told, "{} {declared:?} {state:?} {id} {email:?}", user.user_id).unwrap();
-            }
-        }
-        let expected = self.approver_states();
+        let (told, expected) =
+            (told_lines(&answer.into_inner().users), approver_lines(&self.model));
         if told == expected {
             Ok(())
         } else {
-            Err(format!("the approvers are\n{told}not\n{expected}"))
+            Err(format!("the approvers are {told:#?}, not {expected:#?}"))
         }
-    }
-
-    fn approver_states(&self) -> String {
-        let mut users: Vec<_> = self.model.users.iter().collect();
-        users.sort_by(|a, b| a.id.cmp(&b.id));
-        let mut states = String::new();
-        for user in users {
-            for declared in &user.declared {
-                let (state, approver) = self.model.state(user, declared);
-                let id = approver.map(|approver| approver.id.as_str()).unwrap_or_default();
-                let email = approver.and_then(|a| a.doc.primary_email()).unwrap_or_default();
-                let (user, declared) = (&user.id, &declared.email);
-                writeln!(states, "{user} {declared:?} {state:?} {id} {email:?}").unwrap();
-            }
-        }
-        states
     }
 
     /// Leaves the history, and says what is different and how to see it again.

@@ -3,6 +3,7 @@
 //! bug in one of the two.
 
 mod approver;
+pub(crate) mod change;
 pub(crate) mod edit;
 pub(crate) mod generate;
 mod group;
@@ -19,7 +20,7 @@ pub(crate) use edit::{GroupEdit, UserEdit};
 pub(crate) use group::Group;
 
 pub(crate) use op::Op;
-pub(crate) use user::{Doc, Email, User};
+pub(crate) use user::{Doc, Email, MUSTER as MUSTER_URN, User};
 
 /// One organisation.
 #[derive(Debug, Clone, Default, PartialEq)]

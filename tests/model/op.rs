@@ -119,6 +119,28 @@ impl Op {
         let if_match = version.map(|version| format!("W/\"{version}\""));
         Request { method, path, body, if_match }
     }
+
+    /// Whether it asks for a change.
+    pub(crate) fn is_write(&self) -> bool {
+        !matches!(self, Self::GetUser { .. } | Self::GetGroup { .. } | Self::List(_))
+    }
+
+    /// Whether it is about groups.
+    pub(crate) fn is_of_groups(&self) -> bool {
+        !self.is_of_users() && !matches!(self, Self::List(_))
+    }
+
+    /// Whether it is about users.
+    pub(crate) fn is_of_users(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateUser { .. }
+                | Self::PutUser { .. }
+                | Self::PatchUser { .. }
+                | Self::DeleteUser { .. }
+                | Self::GetUser { .. }
+        )
+    }
 }
 
 fn patch(operations: impl Iterator<Item = Value>, form: usize) -> Value {
