@@ -123,6 +123,7 @@ impl Everything {
             group: Transport::in_process(group.clone()),
             approver: Transport::in_process(approver.clone()),
             limits: muster_gateway::Limits::default(),
+            trusts_traceparent: false,
         });
         let services =
             [muster_identity::SERVICES, muster_group::SERVICES, muster_approver::SERVICES].concat();

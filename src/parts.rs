@@ -99,6 +99,9 @@ pub struct GatewayArgs {
     /// The most bytes of a request body
     #[arg(long, env = "MUSTER_MAX_BODY_BYTES", default_value_t = 1024 * 1024, value_name = "BYTES")]
     pub max_body_bytes: usize,
+    /// Go on with the trace that a request's traceparent names; only behind a proxy that sets it
+    #[arg(long, env = "MUSTER_TRUST_TRACEPARENT")]
+    pub trust_traceparent: bool,
 }
 
 /// Runs identity until the process is told to stop.
@@ -153,7 +156,9 @@ pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         group: Transport::connect(&args.group_url)?,
         approver: Transport::connect(&args.approver_url)?,
         limits,
+        trusts_traceparent: args.trust_traceparent,
     });
+    println!("HTTP address  {}", listener.local_addr()?);
     println!("SCIM base URL  {public_url}/scim/v2");
     http_server::serve(listener, router, http_server::Limits::default(), life).await?;
     Ok(())

@@ -1,8 +1,9 @@
 //! Requests that meet, and parts that are away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use futures::future::join_all;
 use muster::scim_client::{Answer, ScimClient};
 use serde_json::{Value, json};
@@ -124,6 +125,33 @@ async fn patches_of_different_attributes_of_one_user_are_all_in() {
 }
 
 #[tokio::test]
+async fn a_group_is_read_with_the_members_of_its_version() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        let ann = create(&client, user("ann@a.example")).await;
+        let group = client.post("/Groups", &json!({"displayName": "Everybody"})).await.unwrap();
+        let path = format!("/Groups/{}", group.at("/id").as_str().unwrap());
+        // Every even version has her, every odd one has not.
+        let write = async {
+            for round in 0..200 {
+                let members = if round % 2 == 0 { json!([{"value": ann}]) } else { json!([]) };
+                let body = json!({"displayName": "Everybody", "members": members});
+                assert_eq!(client.put(&path, &body).await.unwrap().status, 200);
+            }
+        };
+        let read = async {
+            for _ in 0..100 {
+                let read = client.get(&path).await.unwrap();
+                let version = read.at("/meta/version").as_str().unwrap();
+                let version: u32 = version.trim_matches(['W', '/', '"']).parse().unwrap();
+                assert_eq!(read.at("/members/0").is_null(), version % 2 == 1, "{}", read.text);
+            }
+        };
+        tokio::join!(write, read);
+    }
+}
+
+#[tokio::test]
 async fn a_user_who_is_deleted_while_being_added_to_a_group_is_in_none_afterwards() {
     for system in both() {
         let client = system.tenant().await.client;
@@ -140,6 +168,79 @@ async fn a_user_who_is_deleted_while_being_added_to_a_group_is_in_none_afterward
         }
         let read = async || client.get(&path).await.unwrap();
         eventually(read, |answer| answer.at("/members").is_null()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_rehire_that_meets_the_deletion_creates_the_user() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        for _ in 0..30 {
+            let mut ann = user("ann@a.example");
+            ann["active"] = false.into();
+            let old = format!("/Users/{}", create(&client, ann).await);
+            let body = user("ann@a.example");
+            let (posted, deleted) = tokio::join!(client.post("/Users", &body), client.delete(&old));
+            let posted = posted.unwrap();
+            assert_eq!(posted.status, 201, "{}", posted.text);
+            assert_eq!(deleted.unwrap().status, 204);
+            let new = format!("/Users/{}", posted.at("/id").as_str().unwrap());
+            if new != old {
+                assert_eq!(client.delete(&new).await.unwrap().status, 204);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rehire_that_meets_a_rename_revives_nobody_of_another_name() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        for round in 0..30 {
+            let (before, after) = (format!("ann{round}@a.example"), format!("bo{round}@a.example"));
+            let mut ann = user(&before);
+            ann["active"] = false.into();
+            let path = format!("/Users/{}", create(&client, ann).await);
+            let rename = json!({"Operations": [
+                {"op": "replace", "path": "userName", "value": after},
+                {"op": "replace", "path": "emails[type eq \"work\"].value", "value": after},
+            ]});
+            let body = user(&before);
+            let (posted, renamed) =
+                tokio::join!(client.post("/Users", &body), client.patch(&path, &rename));
+            let (posted, renamed) = (posted.unwrap(), renamed.unwrap());
+            assert_eq!(posted.status, 201, "{}", posted.text);
+            let revived = path.ends_with(posted.at("/id").as_str().unwrap());
+            // Revived first, then renamed; or renamed first, and then there are two.
+            let read = client.get(&path).await.unwrap();
+            assert_eq!(read.at("/active"), revived, "{} {}", posted.text, renamed.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_feed_of_approvers_goes_on_where_it_was_when_several_appear_at_once() {
+    for system in both() {
+        let tenant = system.tenant().await;
+        let client = &tenant.client;
+        for round in 0..10 {
+            let names: Vec<String> = (0..6).map(|n| format!("u{round}.{n}@a.example")).collect();
+            let mut declaring = user(&format!("ann{round}@a.example"));
+            declaring[MUSTER] = json!({"approvers": names});
+            create(client, declaring).await;
+            join_all(names.iter().map(|name| create(client, user(name)))).await;
+        }
+        let request = muster_proto::approver::v1::WatchChangesRequest {
+            organisation_id: tenant.id.clone(),
+            ..Default::default()
+        };
+        let stream = system.approvers().watch_changes(request).await.unwrap().into_inner();
+        let changes = stream.filter_map(|message| async { message.unwrap().change }).take(70);
+        let mut told = BTreeMap::new();
+        for change in changes.collect::<Vec<_>>().await {
+            let before = told.insert(change.user_id, change.after).unwrap_or_default();
+            assert_eq!(before, change.before, "{}", system.name);
+        }
     }
 }
 

@@ -73,10 +73,13 @@ impl From<Status> for Failure {
             Code::ResourceExhausted => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the request or its answer is too large")
             }
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "a part of the service is not available now; send the request again",
-            ),
+            // No service says UNKNOWN: that is a connection that was lost during the call.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "a part of the service is not available now; send the request again",
+                )
+            }
             _ => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the service failed; its operators find the cause by the trace id",

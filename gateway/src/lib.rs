@@ -31,7 +31,7 @@ pub struct Limits {
     /// The most operations of a bulk request.
     pub bulk_operations: usize,
     /// How long an answer waits for a follower to take a change before the feed brings it.
-    pub hand_over_time: Duration,
+    pub settle_time: Duration,
 }
 
 impl Default for Limits {
@@ -43,7 +43,7 @@ impl Default for Limits {
             max_results: 200,
             bulk_bytes: 4 * 1024 * 1024,
             bulk_operations: 1_000,
-            hand_over_time: Duration::from_secs(2),
+            settle_time: Duration::from_secs(2),
         }
     }
 }
@@ -61,6 +61,9 @@ pub struct Config {
     pub approver: Transport,
     /// Limits of requests.
     pub limits: Limits,
+    /// Whether requests go on with the trace that their `traceparent` names: where a proxy of our
+    /// own in front sets it. Otherwise a request has a trace of its own, linked to the one named.
+    pub trusts_traceparent: bool,
 }
 
 /// Everything that the gateway serves.
@@ -68,6 +71,7 @@ pub fn router(config: Config) -> Router {
     let limits = config.limits;
     let gateway = Gateway {
         scim_url: format!("{}/scim/v2", config.public_url).into(),
+        trusts_traceparent: config.trusts_traceparent,
         parts: Parts::new(config),
         limits,
     };
@@ -87,4 +91,5 @@ struct Gateway {
     scim_url: Arc<str>,
     parts: Parts,
     limits: Limits,
+    trusts_traceparent: bool,
 }

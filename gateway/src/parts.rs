@@ -1,12 +1,12 @@
-//! The clients of the services, and the hand-over of a user to those who follow.
+//! The clients of the services, and the wait for those who follow.
 
 use muster_proto::approver::v1::approver_service_client::ApproverServiceClient;
 use muster_proto::approver::v1::{self as approver, Approver};
 use muster_proto::group::v1 as group;
 use muster_proto::group::v1::group_service_client::GroupServiceClient;
+use muster_proto::identity::v1::User;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
-use muster_proto::identity::v1::{User, UserState};
 use muster_runtime::deadline;
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
 use muster_runtime::transport::Transport;
@@ -25,7 +25,7 @@ pub struct Parts {
     pub groups: GroupServiceClient<Transport>,
     /// Approvers.
     pub approvers: ApproverServiceClient<Transport>,
-    hand_over_time: std::time::Duration,
+    settle_time: std::time::Duration,
 }
 
 impl Parts {
@@ -38,29 +38,24 @@ impl Parts {
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
             approvers: ApproverServiceClient::new(config.approver)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
-            hand_over_time: config.limits.hand_over_time,
+            settle_time: config.limits.settle_time,
         }
     }
 
-    /// Hands a written user to the approver service before the client is answered, so that the
-    /// client reads what it wrote. The write is committed: where this fails, the feed delivers it.
+    /// Waits until the approver service has taken a written user from identity's feed, so that the
+    /// client reads what it wrote. The write is committed: where the wait is too long, the feed
+    /// brings it later.
     ///
     /// Returns the user's approvers; none where they are not known now.
-    pub(crate) async fn hand_over(&self, user: &User) -> Option<Vec<Approver>> {
-        let state = UserState {
+    pub(crate) async fn settled(&self, user: &User) -> Option<Vec<Approver>> {
+        let request = approver::AwaitUserRequest {
             organisation_id: user.organisation_id.clone(),
             user_id: user.id.clone(),
             revision: user.revision,
-            deleted: false,
-            active: user.active(),
-            primary_email: user.primary_email.clone(),
-            declared_approvers: user.declared_approvers.clone(),
-            released: user.released,
         };
-        let request = approver::ApplyUserRequest { user: Some(state) };
         let mut approvers = self.approvers.clone();
-        let applied = deadline::within(self.hand_over_time, approvers.apply_user(request)).await;
-        match applied {
+        let settled = deadline::within(self.settle_time, approvers.await_user(request)).await;
+        match settled {
             Ok(response) => Some(response.into_inner().approvers),
             Err(status) => {
                 delayed("approver", &status);
@@ -69,22 +64,21 @@ impl Parts {
         }
     }
 
-    /// Hands a deleted user to the services that follow.
-    pub(crate) async fn hand_over_deletion(&self, organisation: &str, id: &str, revision: i64) {
-        let state = UserState {
+    /// Waits until the services that follow have taken a user's deletion.
+    pub(crate) async fn settled_deletion(&self, organisation: &str, id: &str, revision: i64) {
+        let (mut approvers, mut groups) = (self.approvers.clone(), self.groups.clone());
+        let in_approver = approvers.await_user(approver::AwaitUserRequest {
             organisation_id: organisation.to_owned(),
             user_id: id.to_owned(),
             revision,
-            deleted: true,
-            ..UserState::default()
-        };
-        let (mut approvers, mut groups) = (self.approvers.clone(), self.groups.clone());
-        let to_approver =
-            approvers.apply_user(approver::ApplyUserRequest { user: Some(state.clone()) });
-        let to_group = groups.apply_user(group::ApplyUserRequest { user: Some(state) });
-        let (approver, group) =
-            deadline::within(self.hand_over_time, async { tokio::join!(to_approver, to_group) })
-                .await;
+        });
+        let in_group = groups.await_user(group::AwaitUserRequest {
+            organisation_id: organisation.to_owned(),
+            user_id: id.to_owned(),
+            revision,
+        });
+        let both = async { tokio::join!(in_approver, in_group) };
+        let (approver, group) = deadline::within(self.settle_time, both).await;
         if let Err(status) = approver {
             delayed("approver", &status);
         }
@@ -95,5 +89,5 @@ impl Parts {
 }
 
 fn delayed(service: &str, status: &Status) {
-    tracing::warn!(service, code = ?status.code(), "a change was not handed over; the feed delivers it");
+    tracing::warn!(service, code = ?status.code(), "a change has not come yet; the feed brings it");
 }

@@ -67,8 +67,12 @@ pub(crate) async fn observe(
         http.response.status_code = field::Empty,
         muster.members.unknown = field::Empty,
     );
-    // A client outside cannot choose our trace ids; its own trace is linked.
-    telemetry::link_trace(&span, request.headers());
+    if gateway.trusts_traceparent {
+        telemetry::continue_trace(&span, request.headers());
+    } else {
+        // A client outside cannot choose our trace ids; its own trace is linked.
+        telemetry::link_trace(&span, request.headers());
+    }
     let limit = gateway.limits.request_time;
     let answer = async {
         let answer = deadline::within(limit, next.run(request));

@@ -3,5 +3,18 @@
 pub(crate) mod collector;
 pub(crate) mod feed;
 pub(crate) mod feed_proxy;
+pub(crate) mod process;
 pub(crate) mod session;
 pub(crate) mod system;
+
+/// The commit under test, for the messages of failed tests.
+pub(crate) fn commit() -> String {
+    let output = std::process::Command::new("git")
+        .args(["rev-parse", "--short", "HEAD"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    output.map_or_else(
+        |_| "unknown".into(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
+}

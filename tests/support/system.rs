@@ -1,10 +1,9 @@
 //! The system under test: the real program, as one process and as four, on a real Postgres.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock};
+use std::sync::{LazyLock, OnceLock};
 
 use muster::scim_client::ScimClient;
 use muster_proto::approver::v1::approver_service_client::ApproverServiceClient;
@@ -17,8 +16,7 @@ use muster_proto::identity::v1::{
 };
 use muster_runtime::transport::Transport;
 
-/// The program.
-const MUSTER: &str = env!("CARGO_BIN_EXE_muster");
+use super::process::{MUSTER, Process};
 
 /// A running composition of Muster.
 pub(crate) struct System {
@@ -62,12 +60,10 @@ pub(crate) struct Tenant {
 impl System {
     fn start_together() -> Self {
         let folder = scratch().join("together");
-        let process = Process::start(
-            "everything",
-            &["--empty", "--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--data-dir"],
-            &folder,
-            &["SCIM base URL", "gRPC"],
-        );
+        let data_dir = folder.to_str().unwrap();
+        let mut args = vec!["--empty", "--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0"];
+        args.extend(["--data-dir", data_dir]);
+        let process = Process::start("everything", &args, &["SCIM base URL", "gRPC"]);
         let grpc = format!("http://{}", process.told[1]);
         Self {
             name: "one process",
@@ -125,7 +121,7 @@ impl System {
             "--approver-url",
             &this.approver_url,
         ];
-        let gateway = Process::start_with("gateway", &args, &["SCIM base URL"], &[]);
+        let gateway = Process::start("gateway", &args, &["SCIM base URL"]);
         this.scim_url.clone_from(&gateway.told[0]);
         this.processes.push(gateway);
         this
@@ -167,7 +163,7 @@ impl System {
         if part != "identity" {
             args.extend(["--identity-url", identity_url]);
         }
-        let process = Process::start_with(part, &args, &["gRPC address"], &self.settings);
+        let process = Process::start_as(MUSTER, part, &args, &["gRPC address"], &self.settings);
         let url = format!("http://{}", process.told[0]);
         self.processes.push(process);
         url
@@ -244,85 +240,7 @@ impl System {
 
     /// What the processes have written to their logs so far.
     pub(crate) fn logs(&self) -> String {
-        self.processes.iter().map(|process| process.log.lock().unwrap().clone()).collect()
-    }
-}
-
-/// A process of the system. It ends with the test process, however that ends: a shell waits for
-/// its standard input to close, and then stops what it started.
-struct Process {
-    part: &'static str,
-    /// What it printed after each of the names waited for.
-    told: Vec<String>,
-    log: Arc<Mutex<String>>,
-    shell: Child,
-    /// Held open while the process shall run.
-    stdin: ChildStdin,
-    pid: String,
-}
-
-impl Process {
-    fn start(part: &'static str, args: &[&str], folder: &std::path::Path, names: &[&str]) -> Self {
-        let mut args = args.to_vec();
-        let folder = folder.to_str().unwrap();
-        args.push(folder);
-        Self::start_with(part, &args, names, &[])
-    }
-
-    fn start_with(
-        part: &'static str,
-        args: &[&str],
-        names: &[&str],
-        settings: &[(&'static str, &'static str)],
-    ) -> Self {
-        let script = "\"$0\" \"$@\" & pid=$!; echo \"pid  $pid\"; cat > /dev/null; kill -TERM $pid; wait $pid";
-        let mut shell = Command::new("sh")
-            .arg("-c")
-            .arg(script)
-            .arg(MUSTER)
-            .args(args)
-            .env("MUSTER_LOG", "info")
-            .envs(settings.iter().copied())
-            .env_remove("DATABASE_URL")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = shell.stdin.take().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let (stderr, kept) = (shell.stderr.take().unwrap(), log.clone());
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut log = kept.lock().unwrap();
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
-        let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
-        let mut told = vec![String::new(); names.len()];
-        let mut pid = String::new();
-        while pid.is_empty() || told.iter().any(String::is_empty) {
-            let Some(Ok(line)) = lines.next() else {
-                panic!("{part} ended before it was up: {}", log.lock().unwrap());
-            };
-            if let Some((name, value)) = line.trim().split_once("  ") {
-                if name == "pid" {
-                    value.trim().clone_into(&mut pid);
-                }
-                if let Some(at) = names.iter().position(|wanted| *wanted == name.trim()) {
-                    value.trim().clone_into(&mut told[at]);
-                }
-            }
-        }
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Self { part, told, log, shell, stdin, pid }
-    }
-
-    fn kill(mut self) {
-        assert!(Command::new("kill").args(["-KILL", &self.pid]).status().unwrap().success());
-        drop(self.stdin);
-        self.shell.wait().unwrap();
+        self.processes.iter().map(Process::log).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a developer runs: `cargo xtask test` and its parts.
 
+mod faults;
 mod statements;
 mod tester;
 mod tools;
@@ -13,14 +14,18 @@ use anyhow::{Context as _, bail, ensure};
 const HELP: &str = "\
 cargo xtask test          format, lints, contracts, SQL and every test; installs what is missing
 cargo xtask scim2-tester  scim2-tester alone, against target/debug/muster
-cargo xtask sqlx          brings .sqlx up to date with the statements in services/*/src/store";
+cargo xtask sqlx          brings .sqlx up to date with the statements in services/*/src/store
+cargo xtask faults        kills, cuts and stops parts at random under load, and checks that nothing
+                          is lost: --minutes N (10), --seed S";
 
 fn main() -> ExitCode {
-    let task = std::env::args().nth(1).unwrap_or_default();
-    let result = match task.as_str() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (task, options) = args.split_first().map_or(("", &[][..]), |(task, rest)| (task, rest));
+    let result = match task {
         "test" => test(),
         "scim2-tester" => scim2_tester(),
         "sqlx" => statements::write(),
+        "faults" => faults::run(options),
         _ => Err(anyhow::anyhow!("there is no task {task:?}\n{HELP}")),
     };
     match result {

@@ -147,10 +147,12 @@ pub(super) fn put_groups(document: &mut Object, groups: &[Membership], scim_url:
 }
 
 /// Puts the approvers in force, each by their present address and once, in place of the declared.
+/// One who has no address now cannot be named.
 pub(super) fn put_approvers(document: &mut Object, approvers: &[Approver]) {
     let mut in_force: Vec<&str> = Vec::new();
     for approver in approvers {
         if approver.state() == ApproverState::InForce
+            && !approver.email.is_empty()
             && !in_force.contains(&approver.email.as_str())
         {
             in_force.push(&approver.email);
@@ -240,12 +242,13 @@ impl DeclaredApprovers {
         put_muster(document, "approvers", (!shown.is_empty()).then(|| json!(shown)));
     }
 
-    /// Turns what a PATCH left as it was shown back into what was declared.
+    /// Turns what a PATCH left as it was shown back into what was declared. Each declaration is
+    /// taken once: two of them may stand for one person and be shown alike.
     pub(super) fn restore(&self, approvers: &mut [String]) {
+        let mut left: Vec<&(String, String)> = self.pairs.iter().collect();
         for approver in approvers {
-            let same = |(shown, _): &&(String, String)| caseless::eq(shown, approver);
-            if let Some((_, declared)) = self.pairs.iter().find(same) {
-                approver.clone_from(declared);
+            if let Some(at) = left.iter().position(|(shown, _)| caseless::eq(shown, approver)) {
+                approver.clone_from(&left.remove(at).1);
             }
         }
     }
@@ -381,5 +384,37 @@ mod tests {
         let mut back = to_scim(&from_scim(&document), "https://x");
         back.remove("id");
         assert_eq!(Value::Object(back), Value::Object(document));
+    }
+
+    #[test]
+    fn an_approver_in_force_who_has_no_address_now_is_left_out() {
+        let approver = |email: &str| Approver {
+            declared_email: "bo@x.example".into(),
+            state: ApproverState::InForce.into(),
+            approver_id: "x".into(),
+            email: email.into(),
+        };
+        let mut document = Object::new();
+        put_approvers(&mut document, &[approver(""), approver("cy@x.example")]);
+        assert_eq!(document[MUSTER_USER.id]["approvers"], json!(["cy@x.example"]));
+        put_approvers(&mut document, &[approver("")]);
+        assert!(document.is_empty());
+    }
+
+    #[test]
+    fn a_patch_keeps_two_declarations_that_stand_for_one_person() {
+        let bo = |declared: &str| Approver {
+            declared_email: declared.into(),
+            state: ApproverState::InForce.into(),
+            approver_id: "x".into(),
+            email: "bo@x.example".into(),
+        };
+        let declared = ["old@x.example", "older@x.example"].map(String::from);
+        let user = User { declared_approvers: declared.clone().into(), ..User::default() };
+        let approvers = declared.clone().map(|email| bo(&email));
+        let shown = DeclaredApprovers::new(&user, &approvers);
+        let mut patched = ["bo@x.example", "bo@x.example"].map(String::from);
+        shown.restore(&mut patched);
+        assert_eq!(patched, declared);
     }
 }

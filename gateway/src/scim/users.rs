@@ -207,7 +207,7 @@ pub(super) async fn delete(
         actor: Some(client.actor()),
     };
     let deleted = gateway.parts.users.clone().delete_user(request).await?.into_inner();
-    gateway.parts.hand_over_deletion(&client.organisation.id, &id, deleted.revision).await;
+    gateway.parts.settled_deletion(&client.organisation.id, &id, deleted.revision).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -227,14 +227,14 @@ async fn read(gateway: &Gateway, client: &Client, id: String) -> Result<User, Fa
     Ok(gateway.parts.users.clone().get_user(request).await?.into_inner())
 }
 
-/// Answers a write, after handing it over to those who follow.
+/// Answers a write, once those who follow have taken it.
 async fn written(
     gateway: &Gateway,
     projection: &Projection,
     status: StatusCode,
     user: User,
 ) -> Result<Response, Failure> {
-    let approvers = gateway.parts.hand_over(&user).await;
+    let approvers = gateway.parts.settled(&user).await;
     answer(gateway, projection, status, user, approvers).await
 }
 

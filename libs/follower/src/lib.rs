@@ -25,6 +25,7 @@ use muster_runtime::life::Life;
 use muster_runtime::postgres::Database;
 use muster_runtime::transport::Transport;
 use sqlx::PgConnection;
+use tokio::sync::broadcast;
 use tonic::Code;
 
 use lag::Lag;
@@ -73,6 +74,11 @@ pub trait Keeper: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<(UserId, Revision)>, sqlx::Error>>;
 }
 
+/// How soon a replica is thought to have applied what is waited for, and how often it is looked for
+/// at the least.
+const SOONEST: Duration = Duration::from_millis(20);
+const LATEST: Duration = Duration::from_millis(200);
+
 /// How long to wait before a feed that broke off is opened again.
 const REOPEN: Duration = Duration::from_millis(500);
 
@@ -84,6 +90,8 @@ pub struct Follower<K> {
     feed: Feed,
     users: Users,
     lag: Arc<Lag>,
+    /// Tells of each organisation of which this process has applied something.
+    applied: broadcast::Sender<OrganisationId>,
     life: Life,
     keeper: PhantomData<K>,
 }
@@ -95,6 +103,7 @@ impl<K> Clone for Follower<K> {
             feed: self.feed.clone(),
             users: self.users.clone(),
             lag: self.lag.clone(),
+            applied: self.applied.clone(),
             life: self.life.clone(),
             keeper: PhantomData,
         }
@@ -111,6 +120,7 @@ impl<K: Keeper> Follower<K> {
             feed,
             users,
             lag: Lag::measured(K::NAME),
+            applied: broadcast::channel(1_024).0,
             life: life.clone(),
             keeper: PhantomData,
         };
@@ -123,6 +133,36 @@ impl<K: Keeper> Follower<K> {
             }
         });
         follower
+    }
+
+    /// Waits until `look` finds what identity's feed brings to an organisation, for as long as the
+    /// caller does.
+    ///
+    /// It looks again whenever this process has applied something of the organisation, and now and
+    /// then, since a replica may have done so.
+    pub async fn until<T, L>(&self, organisation: OrganisationId, look: L) -> Result<T, sqlx::Error>
+    where
+        L: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<Option<T>, sqlx::Error>>
+            + Clone
+            + Send
+            + 'static,
+        T: Send + 'static,
+    {
+        let mut applied = self.applied.subscribe();
+        let mut pause = SOONEST;
+        loop {
+            if let Some(found) = self.database.read(organisation, look.clone()).await? {
+                return Ok(found);
+            }
+            let heard = async {
+                // One who was too slow to hear everything looks, too.
+                while matches!(applied.recv().await, Ok(other) if other != organisation) {}
+            };
+            tokio::select! {
+                () = heard => {}
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LATEST),
+            }
+        }
     }
 
     /// Follows for ever.

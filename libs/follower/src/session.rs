@@ -213,7 +213,11 @@ impl<K: Keeper> Session<'_, K> {
         let mut advances = futures::stream::iter(advances).buffer_unordered(AT_ONCE);
         while let Some((organisation, count, advanced)) = advances.next().await {
             match advanced {
-                Ok(Advance::Done { .. }) => self.done(organisation, count),
+                Ok(Advance::Done { .. }) => {
+                    // An error says that nobody waits.
+                    drop(follower.applied.send(organisation));
+                    self.done(organisation, count);
+                }
                 Ok(Advance::Busy) => self.pause(organisation, BUSY),
                 Ok(Advance::Gap) => self.leave(organisation, REOPEN),
                 Ok(Advance::Listing) => self.leave(organisation, LISTED_ELSEWHERE),

@@ -1,7 +1,7 @@
 //! What identity tells of a user.
 
 use muster_proto::feed::v1::ChangeKind;
-use muster_proto::identity::v1::{User, UserChange, UserState};
+use muster_proto::identity::v1::{User, UserChange};
 use muster_runtime::feed::Actor;
 use muster_runtime::id::{InvalidId, OrganisationId, Revision, UserId};
 
@@ -29,26 +29,6 @@ pub struct FollowedUser {
 }
 
 impl FollowedUser {
-    /// What a caller hands over of a user.
-    pub fn of_state(state: &UserState, actor: Actor) -> Result<Self, InvalidId> {
-        let organisation = state.organisation_id.parse()?;
-        let (id, revision) = (state.user_id.parse()?, Revision(state.revision));
-        if state.deleted {
-            return Ok(Self::gone(organisation, id, revision, actor));
-        }
-        Ok(Self {
-            organisation,
-            id,
-            revision,
-            deleted: false,
-            active: state.active,
-            released: state.released,
-            primary_email: state.primary_email.clone(),
-            declared_approvers: state.declared_approvers.clone(),
-            actor,
-        })
-    }
-
     /// A user who was deleted.
     #[must_use]
     pub fn gone(

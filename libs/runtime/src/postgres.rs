@@ -102,14 +102,18 @@ impl Database {
         self.run(begin, work).await
     }
 
-    /// Runs `work` in one read-only transaction that sees the organisation's rows only.
+    /// Runs `work` in one read-only transaction that sees the organisation's rows only, all of them
+    /// as they are at its first statement: a group with the members of its revision.
     pub async fn read<T, E, F>(&self, organisation: OrganisationId, work: F) -> Result<T, E>
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: From<sqlx::Error> + Send + 'static,
     {
-        let begin = format!("BEGIN READ ONLY; SET LOCAL muster.organisation_id = '{organisation}'");
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+             SET LOCAL muster.organisation_id = '{organisation}'"
+        );
         self.run(begin, work).await
     }
 

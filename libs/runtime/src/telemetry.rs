@@ -149,8 +149,9 @@ pub fn extract(headers: &http::HeaderMap) -> Context {
     TraceContextPropagator::new().extract(&HeadersRef(headers))
 }
 
-/// Makes `span` a child of the context in the headers of a call from another part of Muster.
-pub(crate) fn continue_trace(span: &Span, headers: &http::HeaderMap) {
+/// Makes `span` a child of the context in the headers of a call from another part of Muster, or
+/// from a proxy that is trusted.
+pub fn continue_trace(span: &Span, headers: &http::HeaderMap) {
     if !span.is_none() && headers.contains_key("traceparent") {
         // Fails only where the span has started already, and then it has its parent.
         drop(span.set_parent(extract(headers)));

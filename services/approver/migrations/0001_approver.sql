@@ -14,14 +14,6 @@ CREATE TABLE person (
 );
 CREATE INDEX person_email ON person (organisation_id, email_key);
 
--- A row for each address ever owned or declared, only to be locked: whoever declares an address
--- and whoever appears with it cannot miss each other.
-CREATE TABLE address (
-    organisation_id uuid NOT NULL,
-    email_key       text NOT NULL COLLATE "C",
-    PRIMARY KEY (organisation_id, email_key)
-);
-
 -- The declared approvers of a user, in order. `approver_id` is set the first time that the address
 -- belongs to an active user, and follows that person from then on.
 CREATE TABLE declaration (
@@ -81,7 +73,7 @@ CREATE INDEX change_written_at ON change (written_at);
 DO $$
 DECLARE name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['person', 'address', 'declaration', 'cursor', 'feed_lock', 'feed_key', 'change'] LOOP
+    FOREACH name IN ARRAY ARRAY['person', 'declaration', 'cursor', 'feed_lock', 'feed_key', 'change'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
         IF name <> 'feed_key' THEN
@@ -96,7 +88,7 @@ CREATE POLICY everybody ON feed_lock FOR SELECT USING (true);
 CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON declaration TO muster_approver;
-GRANT SELECT, INSERT, UPDATE ON person, address, cursor TO muster_approver;
+GRANT SELECT, INSERT, UPDATE ON person, cursor TO muster_approver;
 -- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
 GRANT SELECT, INSERT, DELETE ON change TO muster_approver;
 -- UPDATE, because a row lock asks for it.

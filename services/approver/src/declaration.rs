@@ -135,7 +135,6 @@ impl From<Snapshot> for Approver {
 
 #[cfg(test)]
 mod tests {
-    use muster_proto::identity::v1::UserState;
     use muster_runtime::feed::Actor;
     use muster_runtime::id::OrganisationId;
 
@@ -185,17 +184,12 @@ mod tests {
 
     #[test]
     fn a_deleted_user_has_no_address_and_declares_nobody() {
-        let state = UserState {
-            organisation_id: OrganisationId::new().to_string(),
-            user_id: UserId::new().to_string(),
-            revision: 3,
-            deleted: true,
-            active: true,
-            primary_email: "ann@x.example".into(),
-            declared_approvers: vec!["bo@x.example".into()],
-            released: false,
-        };
-        let user = FollowedUser::of_state(&state, Actor::Caller(String::new())).unwrap();
+        let user = FollowedUser::gone(
+            OrganisationId::new(),
+            UserId::new(),
+            Revision(3),
+            Actor::Caller(String::new()),
+        );
         let person = Person::from(user);
         assert!(!person.active && person.email_key.is_none() && person.declared.is_empty());
     }

@@ -1,19 +1,18 @@
 //! `ApproverService`: decode, call, encode.
 
-use muster_follower::{FollowedUser, Take};
 use muster_proto::approver::v1::approver_service_server::ApproverService;
 use muster_proto::approver::v1::{
-    ApplyUserRequest, ApplyUserResponse, BatchCheckApprovalsRequest, BatchCheckApprovalsResponse,
+    AwaitUserRequest, AwaitUserResponse, BatchCheckApprovalsRequest, BatchCheckApprovalsResponse,
     BatchGetApproversRequest, BatchGetApproversResponse, BatchListApproveesRequest,
     BatchListApproveesResponse, ListChangesRequest, ListChangesResponse,
     ListUsersByApproverRequest, ListUsersByApproverResponse, ReconcileRequest, ReconcileResponse,
     WatchChangesRequest, WatchChangesResponse,
 };
-use muster_runtime::feed::{Actor, HistoryRequest, Messages};
-use muster_runtime::id::{OrganisationId, UserId};
+use muster_runtime::feed::{HistoryRequest, Messages};
+use muster_runtime::id::{OrganisationId, Revision, UserId};
 use tonic::{Request, Response, Status};
 
-use crate::store::{apply, approver as store, list};
+use crate::store::{approver as store, list};
 use crate::{Approvers, Error};
 
 /// The most users or questions in one batch.
@@ -105,40 +104,24 @@ impl ApproverService for Approvers {
         Ok(Response::new(ListUsersByApproverResponse { user_ids, next_page_token }))
     }
 
-    async fn apply_user(
+    async fn await_user(
         &self,
-        request: Request<ApplyUserRequest>,
-    ) -> Result<Response<ApplyUserResponse>, Status> {
-        let user = request
-            .into_inner()
-            .user
-            .ok_or(Error::Invalid { field: "user", description: "is missing".into() })?;
-        let user = FollowedUser::of_state(&user, Actor::Caller("hand-over".into()));
-        let user = user.map_err(|_| Error::Invalid {
-            field: "user",
-            description: "has an id that is no UUID".into(),
-        })?;
-        let (organisation, id) = (user.organisation, user.id);
-        let declares = !user.declared_approvers.is_empty();
-        let (changed, approvers) = self
-            .database
-            .write(organisation, move |c| {
-                Box::pin(async move {
-                    let changed = apply::apply(c, vec![user], Take::Newer).await?;
-                    let approvers = if declares {
-                        store::batch_get(c, organisation, vec![id], Vec::new()).await?
-                    } else {
-                        Vec::new()
-                    };
-                    Ok::<_, Error>((changed, approvers))
-                })
+        request: Request<AwaitUserRequest>,
+    ) -> Result<Response<AwaitUserResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let user = user_ids("user_id", std::slice::from_ref(&request.user_id))?
+            .pop()
+            .ok_or(Error::Invalid { field: "user_id", description: "is no UUID".into() })?;
+        let revision = Revision(request.revision);
+        let approvers = self
+            .follower
+            .until(organisation, move |c| {
+                Box::pin(store::at_revision(c, organisation, user, revision))
             })
-            .await?;
-        if changed {
-            self.feed.wake(organisation);
-        }
-        let approvers = approvers.into_iter().next().map(|(_, list)| list).unwrap_or_default();
-        Ok(Response::new(ApplyUserResponse { approvers }))
+            .await
+            .map_err(Error::Database)?;
+        Ok(Response::new(AwaitUserResponse { approvers }))
     }
 
     async fn reconcile(

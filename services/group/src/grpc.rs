@@ -2,11 +2,10 @@
 
 mod field;
 
-use muster_follower::{FollowedUser, Take};
 use muster_proto::group::v1::group_service_server::GroupService;
 use muster_proto::group::v1::update_group_request::{ExternalIdChange, Members as MembersChange};
 use muster_proto::group::v1::{
-    ApplyUserRequest, ApplyUserResponse, BatchGetGroupsRequest, BatchGetGroupsResponse,
+    AwaitUserRequest, AwaitUserResponse, BatchGetGroupsRequest, BatchGetGroupsResponse,
     BatchListGroupsOfUsersRequest, BatchListGroupsOfUsersResponse, CreateGroupRequest,
     CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, GetGroupRequest, Group,
     GroupView, ListChangesRequest, ListChangesResponse, ListGroupsRequest, ListGroupsResponse,
@@ -17,22 +16,19 @@ use muster_proto::group::v1::{
 use muster_proto::identity::v1::BatchGetUsersRequest;
 use muster_runtime::BoxFuture;
 use muster_runtime::clock;
-use muster_runtime::feed::{Actor, HistoryRequest, Messages, Pages, Read};
+use muster_runtime::feed::{HistoryRequest, Messages, Pages, Read};
 use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 use tonic::{Request, Response, Status};
 
 use crate::group::{ExternalId, MemberIds, Members, Name, external_id};
 use crate::store::group::{self as store, Failure, Written};
-use crate::store::person::ApplyError;
 use crate::store::{change, list, membership, person};
 use crate::{Error, Groups};
 use field::{actor, after_user, at_most, cut, group_id, organisation_id, page_size, required};
 
 /// How many users identity is asked about at once.
 const LARGEST_BATCH: usize = 10_000;
-/// How often the deletion of a user is tried that memberships appear in the middle of.
-const TRIES: u32 = 5;
 
 #[tonic::async_trait]
 impl GroupService for Groups {
@@ -271,35 +267,24 @@ impl GroupService for Groups {
         Ok(Response::new(ListUsersInGroupsResponse { user_ids, next_page_token }))
     }
 
-    async fn apply_user(
+    async fn await_user(
         &self,
-        request: Request<ApplyUserRequest>,
-    ) -> Result<Response<ApplyUserResponse>, Status> {
-        let user = required("user", request.into_inner().user)?;
-        let user = FollowedUser::of_state(&user, Actor::Caller("hand-over".into()));
-        let user = user.map_err(|_| Error::Invalid {
-            field: "user",
-            description: "has an id that is no UUID".into(),
-        })?;
-        let organisation = user.organisation;
-        for _ in 0..TRIES {
-            let users = vec![user.clone()];
-            match self
-                .database
-                .write(organisation, move |c| Box::pin(person::apply(c, users, Take::Newer)))
-                .await
-            {
-                Ok(changed) => {
-                    if changed {
-                        self.feed.wake(organisation);
-                    }
-                    return Ok(Response::new(ApplyUserResponse {}));
-                }
-                Err(ApplyError::Raced) => {}
-                Err(ApplyError::Database(error)) => return Err(Error::Database(error).into()),
-            }
-        }
-        Err(Status::unavailable("the user is being added to groups all the time; try again"))
+        request: Request<AwaitUserRequest>,
+    ) -> Result<Response<AwaitUserResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let user: UserId = request
+            .user_id
+            .parse()
+            .map_err(|_| Error::Invalid { field: "user_id", description: "is no UUID".into() })?;
+        let revision = Revision(request.revision);
+        self.follower
+            .until(organisation, move |c| {
+                Box::pin(person::at_revision(c, organisation, user, revision))
+            })
+            .await
+            .map_err(Error::Database)?;
+        Ok(Response::new(AwaitUserResponse {}))
     }
 
     async fn reconcile(

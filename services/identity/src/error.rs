@@ -53,6 +53,9 @@ pub enum Error {
     /// A page token that is no longer good.
     #[error("page_token has expired; begin again without it")]
     PageTokenExpired,
+    /// Others write the same all the time.
+    #[error("others are writing the same user all the time; try again")]
+    Busy,
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -118,6 +121,7 @@ impl From<Error> for Status {
             ),
             Error::Unauthenticated => Status::unauthenticated(message),
             Error::PageTokenExpired => Status::failed_precondition(message),
+            Error::Busy => Status::unavailable(message),
             Error::Database(error) => database_status(&error),
         }
     }

@@ -1,10 +1,7 @@
 //! Taking users' newest states, and all that follows from them.
 //!
-//! Locks are taken in one order by everybody, so that no two wait for each other: the users' own
-//! rows, then the addresses concerned (those not seen before are inserted, then all are locked,
-//! both in the order of their keys), then the feed. Whoever takes several users at once holds the
-//! organisation's cursor, so there is one of them. A declaration is written only under the lock of
-//! its address, so whoever declares an address and whoever appears with it see each other.
+//! Whoever takes states holds the organisation's cursor, so there is one of them at a time, and
+//! changes are taken in the order in which identity made them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,17 +39,13 @@ impl Taken {
         let old = self.old.as_ref().and_then(|old| old.email_key.as_ref());
         self.person.email_key.iter().chain(old)
     }
-
-    fn declared_keys(&self) -> impl Iterator<Item = &String> {
-        self.declared_before.iter().chain(&self.person.declared).map(|declared| &declared.key)
-    }
 }
 
-/// Takes states of users, of one organisation and told of by one actor; whether anybody's approvers
-/// changed by it. Of several states of one user the last counts; one that is not taken, or is the
-/// same again, changes nothing.
+/// Takes states of users, of one organisation and told of by one actor, in the order in which they
+/// were told; whether anybody's approvers changed by it. One that is not taken, or is the same
+/// again, changes nothing.
 ///
-/// A new user for whom nobody was declared and nobody waited costs five statements.
+/// A new user for whom nobody was declared and nobody waited costs four statements.
 pub(crate) async fn apply(
     connection: &mut PgConnection,
     users: Vec<FollowedUser>,
@@ -61,23 +54,19 @@ pub(crate) async fn apply(
     let Some(FollowedUser { organisation, actor, .. }) = users.last().cloned() else {
         return Ok(false);
     };
-    let newest = users.into_iter().map(|user| (user.id, Person::from(user)));
-    let taken = meet(connection, organisation, newest.collect(), take).await?;
-    let telling: Vec<&Taken> = taken.iter().filter(|t| t.redeclared() || t.moved()).collect();
-    let gone: Vec<UserId> = telling.iter().filter(|t| t.person.gone).map(|t| t.person.id).collect();
-    lock_addresses(connection, organisation, &telling, &gone).await?;
-    let concerned = concerned(connection, organisation, &telling).await?;
-    // New rows are there already; before, nobody could see them.
-    let new = taken.iter().filter(|t| t.old.is_none()).map(|t| t.person.id).collect();
-    let before = lists(connection, organisation, &concerned, new).await?;
-    let known = taken.iter().filter(|t| t.old.is_some()).map(|t| &t.person).collect();
-    person::update(connection, organisation, known).await?;
-    if concerned.is_empty() {
-        return Ok(false);
+    let persons: Vec<Person> = users.into_iter().map(Person::from).collect();
+    let segments = match take {
+        Take::Any => vec![persons.into_iter().map(|person| (person.id, person)).collect()],
+        Take::Newer => {
+            let ids: BTreeSet<UserId> = persons.iter().map(|person| person.id).collect();
+            let stored = person::get(connection, organisation, ids.into_iter().collect()).await?;
+            segments(persons, &stored)
+        }
+    };
+    let mut changes = Vec::new();
+    for segment in segments {
+        changes.extend(apply_at_once(connection, organisation, segment, take).await?);
     }
-    relink(connection, organisation, &telling, gone).await?;
-    let after = lists(connection, organisation, &concerned, Vec::new()).await?;
-    let changes = changes(&concerned, &before, &after);
     if changes.is_empty() {
         return Ok(false);
     }
@@ -85,7 +74,64 @@ pub(crate) async fn apply(
     Ok(true)
 }
 
-/// Locks the users' rows, inserting those that are not there; the users whose states are taken.
+/// Parts of a batch, each of which can be taken at once: a user changes once in it, and nobody gives
+/// up an address that somebody declared or got before in it. A declaration stands for whoever had
+/// the address when it was made, and goes with that person from then on.
+fn segments(
+    persons: Vec<Person>,
+    stored: &BTreeMap<UserId, Stored>,
+) -> Vec<BTreeMap<UserId, Person>> {
+    let mut owned: BTreeMap<UserId, Option<String>> = stored
+        .iter()
+        .map(|(id, stored)| (*id, stored.email_key.clone().filter(|_| stored.active)))
+        .collect();
+    let mut segments = vec![BTreeMap::new()];
+    let mut touched = BTreeSet::new();
+    for person in persons {
+        if stored.get(&person.id).is_some_and(|stored| stored.revision >= person.revision) {
+            continue;
+        }
+        let owns = person.email_key.clone().filter(|_| person.active);
+        let owned_before = owned.insert(person.id, owns.clone()).flatten();
+        let lost = owned_before.filter(|key| owns.as_ref() != Some(key));
+        let mut segment = segments.pop().unwrap_or_default();
+        if segment.contains_key(&person.id) || lost.is_some_and(|key| touched.contains(&key)) {
+            segments.push(std::mem::take(&mut segment));
+            touched.clear();
+        }
+        touched.extend(owns);
+        touched.extend(person.declared.iter().map(|declared| declared.key.clone()));
+        segment.insert(person.id, person);
+        segments.push(segment);
+    }
+    segments
+}
+
+/// Takes states of users who do not depend on each other's order; the changes to append.
+async fn apply_at_once(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    newest: BTreeMap<UserId, Person>,
+    take: Take,
+) -> Result<Vec<NewChange>, sqlx::Error> {
+    let taken = meet(connection, organisation, newest, take).await?;
+    let telling: Vec<&Taken> = taken.iter().filter(|t| t.redeclared() || t.moved()).collect();
+    let gone: Vec<UserId> = telling.iter().filter(|t| t.person.gone).map(|t| t.person.id).collect();
+    let concerned = concerned(connection, organisation, &telling).await?;
+    // New rows are there already; before, nobody could see them.
+    let new = taken.iter().filter(|t| t.old.is_none()).map(|t| t.person.id).collect();
+    let before = lists(connection, organisation, &concerned, new).await?;
+    let known = taken.iter().filter(|t| t.old.is_some()).map(|t| &t.person).collect();
+    person::update(connection, organisation, known).await?;
+    if concerned.is_empty() {
+        return Ok(Vec::new());
+    }
+    relink(connection, organisation, &telling, gone).await?;
+    let after = lists(connection, organisation, &concerned, Vec::new()).await?;
+    Ok(changes(&concerned, &before, &after))
+}
+
+/// Notes the users who are not known; the users whose states are taken.
 async fn meet(
     connection: &mut PgConnection,
     organisation: OrganisationId,
@@ -93,24 +139,17 @@ async fn meet(
     take: Take,
 ) -> Result<Vec<Taken>, sqlx::Error> {
     let mut stored =
-        person::lock(connection, organisation, newest.keys().copied().collect()).await?;
+        person::get(connection, organisation, newest.keys().copied().collect()).await?;
     let unknown: Vec<&Person> =
         newest.values().filter(|person| !stored.contains_key(&person.id)).collect();
-    let mut inserted = BTreeSet::new();
     if !unknown.is_empty() {
-        let ids: BTreeSet<UserId> = unknown.iter().map(|person| person.id).collect();
-        inserted = person::insert(connection, organisation, unknown).await?;
-        // Someone else inserted these meanwhile.
-        let late: Vec<UserId> = ids.difference(&inserted).copied().collect();
-        if !late.is_empty() {
-            stored.extend(person::lock(connection, organisation, late).await?);
-        }
+        person::insert(connection, organisation, unknown).await?;
     }
     newest.retain(|id, person| {
         let known = stored.get(id).map(|stored| stored.revision);
         take == Take::Any || known.is_none_or(|known| known < person.revision)
     });
-    let known: Vec<UserId> = newest.keys().filter(|id| !inserted.contains(id)).copied().collect();
+    let known: Vec<UserId> = newest.keys().filter(|id| stored.contains_key(id)).copied().collect();
     let mut declared = declaration::of(connection, organisation, known).await?;
     let taken = newest.into_values().map(|person| Taken {
         old: stored.remove(&person.id),
@@ -118,18 +157,6 @@ async fn meet(
         person,
     });
     Ok(taken.collect())
-}
-
-async fn lock_addresses(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    taken: &[&Taken],
-    gone: &[UserId],
-) -> Result<(), sqlx::Error> {
-    let mut keys: BTreeSet<String> =
-        taken.iter().flat_map(|t| t.own_keys().chain(t.declared_keys())).cloned().collect();
-    keys.extend(declaration::linked_keys(connection, organisation, gone).await?);
-    declaration::lock(connection, organisation, &keys.into_iter().collect::<Vec<_>>()).await
 }
 
 /// The users whose approvers may change: those who declare otherwise, those linked to a user who
@@ -210,4 +237,53 @@ fn changes(
         }
     }
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_runtime::feed::Actor;
+
+    use super::*;
+
+    fn person(id: UserId, revision: i64, email: &str, declared: &[&str]) -> Person {
+        Person::from(FollowedUser {
+            organisation: OrganisationId::new(),
+            id,
+            revision: Revision(revision),
+            deleted: false,
+            active: true,
+            released: false,
+            primary_email: email.into(),
+            declared_approvers: declared.iter().map(|email| (*email).to_owned()).collect(),
+            actor: Actor::Caller(String::new()),
+        })
+    }
+
+    /// How many are taken at once, segment by segment, where the first of them is known already.
+    fn sizes(known: &Person, persons: Vec<Person>) -> Vec<usize> {
+        let stored = Stored::of(known);
+        let stored = BTreeMap::from([(known.id, stored)]);
+        segments(persons, &stored).iter().map(BTreeMap::len).collect()
+    }
+
+    #[test]
+    fn a_batch_is_taken_at_once_unless_its_order_matters() {
+        let [ann, bo, cy, dee] = [(); 4].map(|()| UserId::new());
+        let before = person(ann, 1, "x@a.example", &[]);
+        let moves = || person(ann, 2, "y@a.example", &[]);
+        let declares = |id| person(id, 1, "", &["X@a.example"]);
+        // Many who declare an address, and whoever gets it: at once.
+        let persons = vec![declares(bo), declares(cy), person(dee, 1, "z@a.example", &[])];
+        assert_eq!(sizes(&before, persons), [3]);
+        // Who declared it before it was given up means the one who had it.
+        assert_eq!(sizes(&before, vec![declares(bo), moves(), declares(cy)]), [1, 2]);
+        // Who declares it afterwards does not.
+        let persons = vec![moves(), declares(bo), person(dee, 1, "x@a.example", &[])];
+        assert_eq!(sizes(&before, persons), [3]);
+        // One user twice.
+        let persons = vec![declares(bo), person(bo, 2, "", &[])];
+        assert_eq!(sizes(&before, persons), [1, 1]);
+        // What is known already is no change.
+        assert_eq!(sizes(&before, vec![declares(bo), before.clone(), declares(cy)]), [2]);
+    }
 }

@@ -4,7 +4,7 @@ use muster_proto::approver::v1::{
     Approvees, Approver, ApproverChange, UserApprovers, WatchChangesResponse,
 };
 use muster_runtime::feed::{Change, Watched};
-use muster_runtime::id::{OrganisationId, UserId};
+use muster_runtime::id::{OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 
 use crate::declaration::{Facts, Snapshot, Somebody};
@@ -60,6 +60,29 @@ pub(crate) async fn batch_get(
         }
     }
     Ok(approvers)
+}
+
+/// A user's approvers, once a revision of the user has come.
+pub(crate) async fn at_revision(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    user: UserId,
+    revision: Revision,
+) -> Result<Option<Vec<Approver>>, sqlx::Error> {
+    let there = sqlx::query_scalar!(
+        r#"SELECT revision >= $3 AS "there!" FROM approver.person
+            WHERE organisation_id = $1 AND user_id = $2"#,
+        organisation as OrganisationId,
+        user as UserId,
+        revision as Revision,
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    if there != Some(true) {
+        return Ok(None);
+    }
+    let approvers = batch_get(connection, organisation, vec![user], Vec::new()).await?;
+    Ok(Some(approvers.into_iter().next().map(|(_, list)| list).unwrap_or_default()))
 }
 
 /// The same as a message.

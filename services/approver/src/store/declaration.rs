@@ -1,4 +1,4 @@
-//! Who was declared to approve for whom, and the addresses under whose locks that is written.
+//! Who was declared to approve for whom.
 
 use std::collections::BTreeMap;
 
@@ -30,55 +30,6 @@ pub(super) async fn of(
         declared.entry(row.user_id).or_default().push(one);
     }
     Ok(declared)
-}
-
-/// The addresses of all declarations that are linked to these users.
-pub(super) async fn linked_keys(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    users: &[UserId],
-) -> Result<Vec<String>, sqlx::Error> {
-    if users.is_empty() {
-        return Ok(Vec::new());
-    }
-    sqlx::query_scalar!(
-        "SELECT DISTINCT email_key FROM approver.declaration
-          WHERE organisation_id = $1 AND approver_id = ANY ($2)",
-        organisation as OrganisationId,
-        users.to_vec() as Vec<UserId>,
-    )
-    .fetch_all(connection)
-    .await
-}
-
-/// Locks addresses, which must be in order.
-pub(super) async fn lock(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    keys: &[String],
-) -> Result<(), sqlx::Error> {
-    if keys.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "INSERT INTO approver.address (organisation_id, email_key)
-         SELECT $1, key FROM unnest($2::text[]) AS key ORDER BY key COLLATE \"C\"
-         ON CONFLICT (organisation_id, email_key) DO NOTHING",
-        organisation as OrganisationId,
-        keys,
-    )
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query!(
-        "SELECT email_key FROM approver.address
-          WHERE organisation_id = $1 AND email_key = ANY ($2)
-          ORDER BY email_key FOR NO KEY UPDATE",
-        organisation as OrganisationId,
-        keys,
-    )
-    .fetch_all(connection)
-    .await
-    .map(drop)
 }
 
 /// The users who are linked to one of these, or declared one of these addresses.

@@ -1,6 +1,6 @@
 //! What is known of users.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use muster_follower::{FollowedUser, Keeper, Take};
 use muster_runtime::BoxFuture;
@@ -54,6 +54,21 @@ pub(super) struct Stored {
     pub(super) email_key: Option<String>,
 }
 
+#[cfg(test)]
+impl Stored {
+    /// What would be stored of a person.
+    pub(super) fn of(person: &Person) -> Self {
+        Self {
+            user_id: person.id,
+            revision: person.revision,
+            active: person.active,
+            deleted: person.deleted,
+            email: person.email.clone(),
+            email_key: person.email_key.clone(),
+        }
+    }
+}
+
 /// Persons, column by column.
 #[derive(Default)]
 struct Columns {
@@ -80,8 +95,8 @@ impl<'a> FromIterator<&'a Person> for Columns {
     }
 }
 
-/// What is stored of these users; each row is locked, in the order of their ids.
-pub(super) async fn lock(
+/// What is stored of these users.
+pub(super) async fn get(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     users: Vec<UserId>,
@@ -90,8 +105,7 @@ pub(super) async fn lock(
         Stored,
         r#"SELECT user_id AS "user_id: UserId", revision AS "revision: Revision", active, deleted,
                   email, email_key
-             FROM approver.person WHERE organisation_id = $1 AND user_id = ANY ($2)
-            ORDER BY user_id FOR UPDATE"#,
+             FROM approver.person WHERE organisation_id = $1 AND user_id = ANY ($2)"#,
         organisation as OrganisationId,
         users as Vec<UserId>,
     )
@@ -100,22 +114,19 @@ pub(super) async fn lock(
     Ok(rows.into_iter().map(|row| (row.user_id, row)).collect())
 }
 
-/// Those that were inserted: not those whom someone else inserted meanwhile.
+/// Notes users of whom nothing was known.
 pub(super) async fn insert(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     persons: Vec<&Person>,
-) -> Result<BTreeSet<UserId>, sqlx::Error> {
+) -> Result<(), sqlx::Error> {
     let n: Columns = persons.into_iter().collect();
-    let inserted = sqlx::query_scalar!(
-        r#"INSERT INTO approver.person
-                  (organisation_id, user_id, revision, active, deleted, email, email_key)
-           SELECT $1, n.user_id, n.revision, n.active, n.deleted, n.email, n.email_key
-             FROM unnest($2::uuid[], $3::bigint[], $4::boolean[], $5::boolean[], $6::text[],
-                         $7::text[]) AS n (user_id, revision, active, deleted, email, email_key)
-            ORDER BY n.user_id
-           ON CONFLICT (organisation_id, user_id) DO NOTHING
-           RETURNING user_id AS "user_id: UserId""#,
+    sqlx::query!(
+        "INSERT INTO approver.person
+                (organisation_id, user_id, revision, active, deleted, email, email_key)
+         SELECT $1, n.user_id, n.revision, n.active, n.deleted, n.email, n.email_key
+           FROM unnest($2::uuid[], $3::bigint[], $4::boolean[], $5::boolean[], $6::text[],
+                       $7::text[]) AS n (user_id, revision, active, deleted, email, email_key)",
         organisation as OrganisationId,
         n.ids as Vec<UserId>,
         n.revisions as Vec<Revision>,
@@ -124,9 +135,9 @@ pub(super) async fn insert(
         &n.emails,
         n.email_keys as Vec<Option<String>>,
     )
-    .fetch_all(connection)
-    .await?;
-    Ok(inserted.into_iter().collect())
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 pub(super) async fn update(

@@ -228,6 +228,25 @@ async fn known(
     Ok(rows.into_iter().map(|row| (row.user_id, row.revision)).collect())
 }
 
+/// Whether a revision of a user has come.
+pub(crate) async fn at_revision(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    user: UserId,
+    revision: Revision,
+) -> Result<Option<()>, sqlx::Error> {
+    let there = sqlx::query_scalar!(
+        r#"SELECT revision >= $3 AS "there!" FROM groups.person
+            WHERE organisation_id = $1 AND user_id = $2"#,
+        organisation as OrganisationId,
+        user as UserId,
+        revision as Revision,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok((there == Some(true)).then_some(()))
+}
+
 /// Notes users whom identity knows. One whose deletion has come in meanwhile stays deleted.
 pub(crate) async fn seen(
     connection: &mut PgConnection,

@@ -114,6 +114,9 @@ pub(crate) struct Create {
     pub now: OffsetDateTime,
 }
 
+/// How often a creation is tried whose name changes hands all the time.
+const TRIES: u32 = 10;
+
 /// Creates a user, or revives an inactive one of the same name.
 pub(crate) async fn create(connection: &mut PgConnection, create: Create) -> Result<User, Error> {
     let Create { organisation, user, actor, origin, now } = create;
@@ -129,8 +132,16 @@ pub(crate) async fn create(connection: &mut PgConnection, create: Create) -> Res
         document: Json(prepared.document.clone()),
         default_locale,
     };
-    if !insert(connection, organisation, &row, &prepared).await? {
-        return revive(connection, organisation, prepared, &actor, now).await;
+    let mut tries = 0;
+    while !insert(connection, organisation, &row, &prepared).await? {
+        if let Some(user) = revive(connection, organisation, &prepared, &actor, now).await? {
+            return Ok(user);
+        }
+        // Whoever had the name or the address has just given it up.
+        tries += 1;
+        if tries == TRIES {
+            return Err(Error::Busy);
+        }
     }
     let change = NewChange {
         kind: Kind::Created,
@@ -185,35 +196,47 @@ async fn insert(
     Ok(inserted.is_some())
 }
 
-/// A creation whose name or address is taken: a rehire, a namesake or a clash.
+/// A creation whose name or address is taken: a rehire, a namesake or a clash. None where neither
+/// is taken any more: nothing is known of whoever had it until they are locked.
 async fn revive(
     connection: &mut PgConnection,
     organisation: OrganisationId,
-    prepared: Prepared,
+    prepared: &Prepared,
     actor: &Actor,
     now: OffsetDateTime,
-) -> Result<User, Error> {
+) -> Result<Option<User>, Error> {
     let user_name = prepared.document.user_name.clone().unwrap_or_default();
-    let id = sqlx::query_scalar!(
-        r#"SELECT user_id AS "user_id: UserId" FROM identity.users
-            WHERE organisation_id = $1 AND user_name_key = $2"#,
+    let holder = sqlx::query!(
+        r#"SELECT user_id AS "user_id: UserId", user_name_key = $2 AS "has_name!"
+             FROM identity.users
+            WHERE organisation_id = $1 AND (user_name_key = $2 OR primary_email_key = $3)
+            ORDER BY 2 DESC LIMIT 1"#,
         organisation as OrganisationId,
         prepared.user_name_key,
+        prepared.primary_email_key,
     )
     .fetch_optional(&mut *connection)
     .await?;
-    let Some(id) = id else {
+    let Some(holder) = holder else { return Ok(None) };
+    if !holder.has_name {
         let email = crate::user::primary_email(&prepared.document.emails).unwrap_or_default();
         return Err(Error::Taken { attribute: "emails.value", value: email.to_owned() });
+    }
+    let old = match lock(connection, organisation, holder.user_id).await {
+        Err(Error::NotFound(_)) => return Ok(None),
+        old => old?,
     };
-    let old = lock(connection, organisation, id).await?;
+    let name = old.document.user_name.as_deref().unwrap_or_default();
+    if muster_scim::caseless::key(name) != prepared.user_name_key {
+        return Ok(None);
+    }
     if old.document.active == Some(true) {
         return Err(Error::Taken { attribute: "user_name", value: user_name });
     }
     if !is_rehire(&old.document, &prepared.document) {
         return Err(Error::Namesake { user_name });
     }
-    replace(connection, organisation, old, prepared, actor, now).await
+    replace(connection, organisation, old, prepared.clone(), actor, now).await.map(Some)
 }
 
 /// What an update needs beside the user.
