@@ -26,6 +26,15 @@ pub struct FeedArgs {
     /// How long it takes to compare every organisation's newest change with every reader
     #[arg(long, env = "MUSTER_FEED_SWEEP", default_value_t = 60.0, value_name = "SECONDS")]
     pub feed_sweep: f64,
+    /// How often the database is asked which organisations have moved lately; for tests
+    #[arg(
+        long,
+        env = "MUSTER_FEED_LOOK",
+        default_value_t = 1.0,
+        value_name = "SECONDS",
+        hide = true
+    )]
+    pub feed_look: f64,
     /// How often what need not be kept is deleted
     #[arg(long, env = "MUSTER_FEED_PRUNE", default_value_t = 3_600.0, value_name = "SECONDS")]
     pub feed_prune: f64,
@@ -50,6 +59,7 @@ impl FeedArgs {
             max_streams: self.feed_max_streams,
             send_limit: seconds(self.feed_send_limit),
             stream_age: seconds(self.feed_stream_age),
+            look: seconds(self.feed_look),
             sweep: seconds(self.feed_sweep),
             prune: seconds(self.feed_prune),
             hints: self.feed_hints,

@@ -14,6 +14,8 @@ mod feed;
 mod feed_following;
 mod feed_keeping;
 mod feed_reading;
+mod feed_restored;
+mod feed_waking;
 mod filters;
 mod guide;
 mod isolation;

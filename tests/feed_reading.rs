@@ -1,4 +1,4 @@
-//! What a reader of a feed may rely on, under writers, slow readers and lost hints.
+//! What a reader of a feed may rely on, under writers and slow readers.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status, Streaming};
 
 use crate::support::feed::{
-    Users, create, delete, entitle, eventually, list, newest, next, number, seed, sequence, sql,
-    user, users_at, watch,
+    Users, create, delete, entitle, list, newest, next, number, seed, sequence, sql, user,
+    users_at, watch,
 };
 use crate::support::system::System;
 
@@ -273,40 +273,6 @@ async fn a_hundred_watchers_of_an_organisation_cost_the_queries_of_one() {
     let (one, hundred) = (cost(1).await, cost(100).await);
     println!("50 writes: {one} reads of the table for one watcher, {hundred} for a hundred");
     assert!(hundred <= one * 3 / 2, "{one} for one, {hundred} for a hundred");
-}
-
-#[tokio::test]
-async fn where_every_hint_is_lost_the_sweep_brings_everything() {
-    let mut system = System::start_apart_with(
-        "swept",
-        &[("MUSTER_FEED_HINTS", "false"), ("MUSTER_FEED_SWEEP", "0.5")],
-    );
-    let writer = system.users();
-    let reader = users_at(&system.replica("identity"));
-    let (first, second) = (system.tenant().await, system.tenant().await);
-    let mut one = watch(&reader, &first.id, None).await.unwrap();
-    let mut all = watch(&reader, "", None).await.unwrap();
-    let mut connection = sql(&system).await;
-    for round in 1..=3 {
-        for tenant in [&first, &second] {
-            create(&writer, user(&tenant.id, &format!("u{round}@a.example"), &[])).await;
-        }
-        assert_eq!(sequence(&next(&mut one).await.unwrap().0), round);
-        let mut told = Vec::new();
-        while told.len() < 2 {
-            let (change, _) = next(&mut all).await.unwrap();
-            assert_eq!(sequence(&change), round);
-            told.push(change.metadata.unwrap().organisation_id);
-        }
-        told.sort();
-        let mut both = [first.id.clone(), second.id.clone()];
-        both.sort();
-        assert_eq!(told, both);
-        for schema in ["groups", "approver"] {
-            let known = format!("SELECT count(*) FROM {schema}.person");
-            eventually(&mut connection, &known, 2 * round).await;
-        }
-    }
 }
 
 /// The resident memory of a process, in KiB.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use muster::scim_client::{Answer, ScimClient};
+use muster_proto::approver::v1::{Approver, ApproverState};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -235,9 +236,14 @@ async fn the_feed_of_approvers_goes_on_where_it_was_when_several_appear_at_once(
             ..Default::default()
         };
         let stream = system.approvers().watch_changes(request).await.unwrap().into_inner();
-        let changes = stream.filter_map(|message| async { message.unwrap().change }).take(70);
+        let mut changes = Box::pin(stream.filter_map(|message| async { message.unwrap().change }));
         let mut told = BTreeMap::new();
-        for change in changes.collect::<Vec<_>>().await {
+        let in_force = |approvers: &Vec<Approver>| {
+            approvers.iter().all(|approver| approver.state() == ApproverState::InForce)
+        };
+        // Whoever appears together is told of together.
+        while told.len() < 10 || !told.values().all(in_force) {
+            let change = changes.next().await.unwrap();
             let before = told.insert(change.user_id, change.after).unwrap_or_default();
             assert_eq!(before, change.before, "{}", system.name);
         }

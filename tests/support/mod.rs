@@ -3,6 +3,7 @@
 pub(crate) mod collector;
 pub(crate) mod feed;
 pub(crate) mod feed_proxy;
+pub(crate) mod following;
 pub(crate) mod process;
 pub(crate) mod session;
 pub(crate) mod system;
