@@ -48,6 +48,8 @@ pub(crate) struct Message {
 #[derive(Debug, Default)]
 struct Pending {
     messages: VecDeque<Message>,
+    /// Whether a batch of them is being applied.
+    advancing: bool,
     /// How often the first of them has failed by itself; the others are tried with it as long as
     /// it has not.
     failures: u32,
@@ -65,6 +67,10 @@ struct Session<'a, K> {
     /// Organisations to list afresh.
     lost: VecDeque<OrganisationId>,
     listings: JoinSet<(OrganisationId, Result<Ended, Status>)>,
+    /// Batches that are being applied, one an organisation: none waits for another's.
+    advances: JoinSet<(OrganisationId, usize, Result<Advance, sqlx::Error>)>,
+    /// Whose turn was last.
+    last: Option<OrganisationId>,
     /// Organisations whose changes are not taken from this stream any more.
     left: BTreeSet<OrganisationId>,
     /// When to open a stream that has them again.
@@ -79,6 +85,8 @@ pub(crate) async fn run<K: Keeper>(follower: &Follower<K>) -> Result<(), Status>
         pending: BTreeMap::new(),
         lost: VecDeque::new(),
         listings: JoinSet::new(),
+        advances: JoinSet::new(),
+        last: None,
         left: BTreeSet::new(),
         reopen: None,
     };
@@ -111,6 +119,9 @@ impl<K: Keeper> Session<'_, K> {
 
     async fn read(mut self, mut stream: Streaming<WatchChangesResponse>) -> Result<(), Status> {
         let read = self.read_on(&mut stream).await;
+        while let Some(advanced) = self.advances.join_next().await {
+            self.advanced(advanced);
+        }
         // Their organisations have no feed to follow until they have ended.
         while let Some(listed) = self.listings.join_next().await {
             self.listed(listed);
@@ -130,6 +141,7 @@ impl<K: Keeper> Session<'_, K> {
                     self.take(message)?;
                 }
                 Some(listed) = self.listings.join_next() => self.listed(listed),
+                Some(advanced) = self.advances.join_next() => self.advanced(advanced),
                 () = tokio::time::sleep(wait) => {}
             }
             // What has come already goes with it.
@@ -141,7 +153,7 @@ impl<K: Keeper> Session<'_, K> {
                 }
             }
             self.list_lost();
-            self.advance().await;
+            self.advance();
         }
         Ok(())
     }
@@ -154,7 +166,9 @@ impl<K: Keeper> Session<'_, K> {
     /// How long there is nothing to do unless something comes.
     fn wait(&self) -> Duration {
         let now = Instant::now();
-        let work = self.pending.values().map(|pending| pending.again.unwrap_or(now));
+        let full = self.advances.len() == AT_ONCE;
+        let work = self.pending.values().filter(|pending| !full && !pending.advancing);
+        let work = work.map(|pending| pending.again.unwrap_or(now));
         let next = work.chain(self.reopen.filter(|_| self.listings.is_empty())).min();
         next.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
     }
@@ -199,30 +213,47 @@ impl<K: Keeper> Session<'_, K> {
         Ok(())
     }
 
-    /// Works once on every organisation that has something to apply.
-    async fn advance(&mut self) {
+    /// Begins to apply what waits, as much at once as may be.
+    fn advance(&mut self) {
         let now = Instant::now();
-        let due =
-            self.pending.iter().filter(|(_, pending)| pending.again.is_none_or(|at| at <= now));
-        let batches: Vec<_> = due.map(|(id, pending)| (*id, pending.batch())).collect();
-        let follower = self.follower;
-        let advances = batches.into_iter().map(|(organisation, batch)| async move {
-            let count = batch.len();
-            (organisation, count, follower.advance(organisation, batch).await)
-        });
-        let mut advances = futures::stream::iter(advances).buffer_unordered(AT_ONCE);
-        while let Some((organisation, count, advanced)) = advances.next().await {
-            match advanced {
-                Ok(Advance::Done { .. }) => {
-                    // An error says that nobody waits.
-                    drop(follower.applied.send(organisation));
-                    self.done(organisation, count);
-                }
-                Ok(Advance::Busy) => self.pause(organisation, BUSY),
-                Ok(Advance::Gap) => self.leave(organisation, REOPEN),
-                Ok(Advance::Listing) => self.leave(organisation, LISTED_ELSEWHERE),
-                Err(error) => self.failed(organisation, count, &database_status(&error)),
+        let is_due =
+            |pending: &Pending| !pending.advancing && pending.again.is_none_or(|at| at <= now);
+        let due = self.pending.iter().filter(|(_, pending)| is_due(pending));
+        let mut due: Vec<OrganisationId> = due.map(|(organisation, _)| *organisation).collect();
+        // Whose turn was last comes last.
+        let after = due.partition_point(|organisation| Some(*organisation) <= self.last);
+        due.rotate_left(after);
+        for organisation in due.into_iter().take(AT_ONCE - self.advances.len()) {
+            let Some(pending) = self.pending.get_mut(&organisation) else { continue };
+            pending.advancing = true;
+            self.last = Some(organisation);
+            let batch = pending.batch();
+            let (follower, count) = (self.follower.clone(), batch.len());
+            self.advances.spawn(async move {
+                (organisation, count, follower.advance(organisation, batch).await)
+            });
+        }
+    }
+
+    fn advanced(
+        &mut self,
+        advanced: Result<(OrganisationId, usize, Result<Advance, sqlx::Error>), JoinError>,
+    ) {
+        // Only a process that ends ends these otherwise.
+        let Ok((organisation, count, advanced)) = advanced else { return };
+        if let Some(pending) = self.pending.get_mut(&organisation) {
+            pending.advancing = false;
+        }
+        match advanced {
+            Ok(Advance::Done { .. }) => {
+                // An error says that nobody waits.
+                drop(self.follower.applied.send(organisation));
+                self.done(organisation, count);
             }
+            Ok(Advance::Busy) => self.pause(organisation, BUSY),
+            Ok(Advance::Gap) => self.leave(organisation, REOPEN),
+            Ok(Advance::Listing) => self.leave(organisation, LISTED_ELSEWHERE),
+            Err(error) => self.failed(organisation, count, &database_status(&error)),
         }
     }
 
