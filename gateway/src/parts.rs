@@ -47,6 +47,8 @@ impl Parts {
     ///
     /// Returns the user's approvers; none where they are not known now.
     pub(crate) async fn hand_over(&self, user: &User) -> Option<Vec<Approver>> {
+        #[cfg(feature = "failpoints")]
+        muster_runtime::failpoint::crash("hand-over-before");
         let state = UserState {
             organisation_id: user.organisation_id.clone(),
             user_id: user.id.clone(),
@@ -70,6 +72,8 @@ impl Parts {
 
     /// Hands a deleted user to the services that follow.
     pub(crate) async fn hand_over_deletion(&self, organisation: &str, id: &str, revision: i64) {
+        #[cfg(feature = "failpoints")]
+        muster_runtime::failpoint::crash("hand-over-before");
         let state = UserState {
             organisation_id: organisation.to_owned(),
             user_id: id.to_owned(),

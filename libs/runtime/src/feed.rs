@@ -200,6 +200,17 @@ pub async fn append(
     changes: &[NewChange],
 ) -> Result<i64, sqlx::Error> {
     debug_assert!(!changes.is_empty(), "a transaction that changes nothing appends nothing");
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::leave_transaction(connection, organisation).await?;
+    #[cfg(feature = "failpoints")]
+    if let Some(last) =
+        crate::failpoint::append_by_counter(connection, organisation, actor, written_at, changes)
+            .await?
+    {
+        return Ok(last);
+    }
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::crash("feed-before-lock");
     let lock = "SELECT true FROM feed_lock WHERE organisation_id = $1 FOR NO KEY UPDATE";
     let locked: Option<bool> =
         sqlx::query_scalar(lock).bind(organisation).fetch_optional(&mut *connection).await?;
@@ -214,6 +225,8 @@ pub async fn append(
         .await?;
         sqlx::query(lock).bind(organisation).execute(&mut *connection).await?;
     }
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::crash("feed-after-lock");
     let traceparent = telemetry::traceparent();
     let sequences: Vec<i64> = sqlx::query_scalar(
         "INSERT INTO change (organisation_id, sequence, change_id, written_at, kind, subject_id,

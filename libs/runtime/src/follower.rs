@@ -189,6 +189,8 @@ where
         )));
     }
     let appended = apply(&mut *connection, followed.change).await?;
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::crash("follow-before-cursor");
     sqlx::query("UPDATE cursor SET sequence = $2, resume_token = $3 WHERE organisation_id = $1")
         .bind(followed.organisation)
         .bind(followed.sequence)

@@ -242,6 +242,8 @@ impl Reader {
             for change in changes {
                 position = Position { sequence: change.sequence, change_id: change.change_id };
                 let resume_token = self.feed.key.seal(organisation, position);
+                #[cfg(feature = "failpoints")]
+                crate::failpoint::crash("feed-before-send");
                 send(sender, Watched { resume_token, change: Some(change) }).await?;
             }
             self.positions.insert(organisation, position);
