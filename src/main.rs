@@ -98,8 +98,9 @@ enum Command {
     Watch(WatchArgs),
 }
 
+/// The whole program; also of the build with fail points (`tests/failpoints.rs`).
 #[tokio::main]
-async fn main() -> ExitCode {
+pub(crate) async fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = match std::env::var("MUSTER_LOG_FORMAT").as_deref() {
         Ok("json") => LogFormat::Json,

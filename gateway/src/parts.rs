@@ -48,6 +48,8 @@ impl Parts {
     ///
     /// Returns the user's approvers; none where they are not known now.
     pub(crate) async fn settled(&self, user: &User) -> Option<Vec<Approver>> {
+        #[cfg(feature = "failpoints")]
+        muster_runtime::failpoint::crash("settle-before");
         let request = approver::AwaitUserRequest {
             organisation_id: user.organisation_id.clone(),
             user_id: user.id.clone(),
@@ -66,6 +68,8 @@ impl Parts {
 
     /// Waits until the services that follow have taken a user's deletion.
     pub(crate) async fn settled_deletion(&self, organisation: &str, id: &str, revision: i64) {
+        #[cfg(feature = "failpoints")]
+        muster_runtime::failpoint::crash("settle-before");
         let (mut approvers, mut groups) = (self.approvers.clone(), self.groups.clone());
         let in_approver = approvers.await_user(approver::AwaitUserRequest {
             organisation_id: organisation.to_owned(),

@@ -32,6 +32,8 @@ pub(crate) struct Cluster {
     database: Mutex<Option<LocalPostgres>>,
     data_dir: PathBuf,
     program: String,
+    /// What every process has beside the test's own variables.
+    variables: Vec<(String, String)>,
     /// Ends Postgres where this process is killed; held open until then.
     watchdog: Child,
 }
@@ -77,15 +79,16 @@ impl Cluster {
             watchdog: watchdog(&data_dir),
             data_dir,
             program: program.into(),
+            variables: owned(variables),
         };
         for _ in 0..count {
-            let replica = this.start_replica(variables).await;
+            let replica = this.start_replica().await;
             this.replicas.push(replica);
         }
         this
     }
 
-    async fn start_replica(&self, variables: &[(&str, &str)]) -> Replica {
+    async fn start_replica(&self) -> Replica {
         let socket = self.data_dir.join("socket").join(".s.PGSQL.5432");
         let mut to_service = Vec::new();
         for _ in PARTS {
@@ -98,12 +101,12 @@ impl Cluster {
             processes: PARTS.iter().map(|_| Mutex::new(None)).collect(),
         };
         for part in PARTS {
-            self.start_part(&replica, part, variables).await;
+            self.start_part(&replica, part, &[]).await;
         }
         replica
     }
 
-    /// Starts a part that is down.
+    /// Starts a part that is down, with further variables.
     pub(crate) async fn start_part(
         &self,
         replica: &Replica,
@@ -134,8 +137,8 @@ impl Cluster {
         };
         let program = self.program.clone();
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
-        let variables: Vec<(String, String)> =
-            variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let mut variables = owned(variables);
+        variables.extend(self.variables.clone());
         // It waits for the part, which comes up through the proxies of this runtime.
         let starting = tokio::task::spawn_blocking(move || {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -180,6 +183,12 @@ impl Cluster {
         let head: i64 =
             sqlx::query_scalar(AssertSqlSafe(head)).fetch_one(&mut connection).await.unwrap();
         usize::try_from(head).unwrap()
+    }
+
+    /// How many rows a table has.
+    pub(crate) async fn count(&self, table: &str) -> i64 {
+        let count = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+        sqlx::query_scalar(count).fetch_one(&mut self.sql().await).await.unwrap()
     }
 
     /// A new organisation with a key.
@@ -268,12 +277,22 @@ impl Replica {
         was_up
     }
 
+    /// Whether a part ended by itself.
+    pub(crate) async fn is_dead(&self, part: &str) -> bool {
+        let process = self.processes[place(part)].lock().await;
+        process.as_ref().is_some_and(|process| !process.is_running())
+    }
+
     /// Sends a part a signal, where it is up.
     pub(crate) async fn signal(&self, part: &str, signal: &str) {
         if let Some(process) = self.processes[place(part)].lock().await.as_ref() {
             process.signal(signal);
         }
     }
+}
+
+fn owned(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
 pub(crate) fn place(part: &str) -> usize {

@@ -71,7 +71,8 @@ pub(crate) async fn run(cluster: &Arc<Cluster>, plan: Plan) -> Report {
     let begin = Instant::now();
     let (over, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let random = Random::part(plan.seed, 1_000_001);
-    let chaos = tokio::spawn(chaos::make(cluster.clone(), random, made.clone(), over.clone()));
+    let chaos = chaos::make(cluster.clone(), random, made.clone(), over.clone());
+    let chaos = (plan.faults > 0).then(|| tokio::spawn(chaos));
     while run.begun.load(Ordering::Relaxed) < plan.operations
         || made.load(Ordering::Relaxed) < plan.faults
         || begin.elapsed() < plan.time
@@ -79,7 +80,9 @@ pub(crate) async fn run(cluster: &Arc<Cluster>, plan: Plan) -> Report {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     over.store(true, Ordering::Relaxed);
-    chaos.await.unwrap();
+    if let Some(chaos) = chaos {
+        chaos.await.unwrap();
+    }
     let faults = made.load(Ordering::Relaxed);
     run.over.store(true, Ordering::Relaxed);
     for client in join_all(clients).await {

@@ -49,7 +49,17 @@ fn test() -> anyhow::Result<()> {
     step("rustfmt", cargo(&["fmt", "--all", "--check"]))?;
     step(
         "clippy",
-        cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+        cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--features",
+            "muster/failpoints",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ]),
     )?;
     step("buf lint", in_proto(&buf, &["lint"]))?;
     step("buf format", in_proto(&buf, &["format", "--diff", "--exit-code"]))?;
@@ -57,6 +67,10 @@ fn test() -> anyhow::Result<()> {
     step("build", cargo(&["build", "--locked"]))?;
     timed("SQL against the tables", statements::check)?;
     timed("scim2-tester", || tester::run(&scim2))?;
+    // A binary of its own, beside the other: the tests of crashes and mistakes run it.
+    let fail_points =
+        ["build", "--locked", "--features", "failpoints", "--bin", "muster-failpoints"];
+    step("build with fail points", cargo(&fail_points))?;
     step("tests", cargo(&["test", "--workspace", "--locked"]))
 }
 

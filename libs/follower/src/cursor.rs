@@ -77,6 +77,8 @@ pub(crate) async fn advance<K: Keeper>(
     let users = batch.into_iter().filter(|message| message.sequence > sequence);
     let users = users.map(|message| message.user).collect();
     let appended = K::apply(&mut *connection, users, Take::Newer).await?;
+    #[cfg(feature = "failpoints")]
+    muster_runtime::failpoint::crash("follow-before-cursor");
     sqlx::query("UPDATE cursor SET sequence = $2, resume_token = $3 WHERE organisation_id = $1")
         .bind(organisation)
         .bind(newest)

@@ -256,7 +256,20 @@ pub async fn append(
     if again || changes.is_empty() {
         return Err(broken("a transaction appends once, and something"));
     }
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::leave_transaction(connection, organisation).await?;
+    #[cfg(feature = "failpoints")]
+    if let Some(last) =
+        crate::failpoint::append_by_counter(connection, organisation, actor, written_at, changes)
+            .await?
+    {
+        return Ok(last);
+    }
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::crash("feed-before-lock");
     lock(connection, organisation).await?;
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::crash("feed-after-lock");
     let traceparent = telemetry::traceparent();
     let mut sequences: Vec<i64> = sqlx::query_scalar(
         "INSERT INTO change (organisation_id, sequence, change_id, written_at, kind, subject_id,

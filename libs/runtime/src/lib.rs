@@ -3,6 +3,8 @@
 
 pub mod clock;
 pub mod deadline;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
 pub mod feed;
 pub mod filter_sql;
 pub mod grpc;

@@ -99,7 +99,14 @@ impl Database {
         // A parsed UUID, so nothing to inject; text, because `set_config()` does not reach the
         // workers of a Citus cluster.
         let begin = format!("BEGIN; SET LOCAL muster.organisation_id = '{organisation}'");
-        self.run(begin, work).await
+        #[cfg(feature = "failpoints")]
+        let work = crate::failpoint::before_commit(work);
+        let done = self.run(begin, work).await;
+        #[cfg(feature = "failpoints")]
+        if done.is_ok() {
+            crate::failpoint::crash("commit-after");
+        }
+        done
     }
 
     /// Runs `work` in one read-only transaction that sees the organisation's rows only, all of them
@@ -135,6 +142,10 @@ impl Database {
         E: From<sqlx::Error> + Send + 'static,
     {
         let pool = self.pool.clone();
+        #[cfg(feature = "failpoints")]
+        if crate::failpoint::is_on("mistake-cancellable") {
+            return transaction(pool, begin, work).await;
+        }
         let task = self.life.spawn(transaction(pool, begin, work).in_current_span());
         match task.await {
             Ok(result) => result,

@@ -172,6 +172,8 @@ impl Outlet {
     async fn change(&mut self, change: Arc<Change>, head_sequence: i64) -> Result<(), End> {
         let resume_token = self.feed.keys.seal(change.organisation_id, change.position());
         let change = Some(change);
+        #[cfg(feature = "failpoints")]
+        crate::failpoint::crash("feed-before-send");
         self.send(Watched { resume_token, change, head_sequence, out_of_range: None }).await
     }
 
