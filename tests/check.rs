@@ -5,25 +5,34 @@ use std::process::{Command, Output};
 use muster_proto::identity::v1::GetOrganisationRequest;
 use muster_proto::identity::v1::get_organisation_request::Key;
 use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
+use muster_runtime::transport::Transport;
 use serde_json::json;
 
+use crate::support::process::MUSTER as MUSTER_PROGRAM;
 use crate::support::system::{System, apart, run_sql};
 
 const MUSTER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
 
-/// Runs `muster check` on one organisation.
-pub(crate) async fn check(system: &System, organisation: &str, more: &[&str]) -> Output {
+/// Runs `muster check` on one organisation of the services at these addresses.
+pub(crate) async fn check_at(
+    [identity, group, approver]: [&str; 3],
+    organisation: &str,
+    more: &[&str],
+) -> Output {
     let request = GetOrganisationRequest { key: Some(Key::Id(organisation.to_owned())) };
-    let mut organisations = OrganisationServiceClient::new(system.identity());
+    let mut organisations = OrganisationServiceClient::new(Transport::connect(identity).unwrap());
     let slug = organisations.get_organisation(request).await.unwrap().into_inner().slug;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    let mut command = Command::new(MUSTER_PROGRAM);
     command
-        .args(["check", "--organisation", &slug])
-        .args(["--identity-url", &system.identity_url])
-        .args(["--group-url", &system.group_url])
-        .args(["--approver-url", &system.approver_url])
+        .args(["check", "--organisation", &slug, "--identity-url", identity])
+        .args(["--group-url", group, "--approver-url", approver])
         .args(more);
     tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+}
+
+async fn check(system: &System, organisation: &str, more: &[&str]) -> Output {
+    let urls = [&system.identity_url, &system.group_url, &system.approver_url];
+    check_at(urls.map(String::as_str), organisation, more).await
 }
 
 /// Nothing differs, whatever a test has done.

@@ -4,18 +4,21 @@ use futures::{StreamExt as _, stream};
 use muster::rehearsal::{self, Dialect};
 use serde_json::json;
 
+use crate::check::nothing_differs;
 use crate::support::system::{both, together};
 
 async fn rehearse(dialect: Dialect) {
     for system in both() {
-        let client = system.tenant().await.client;
+        let tenant = system.tenant().await;
+        let client = &tenant.client;
         // Once into an empty organisation, and again into the same.
         for _ in 0..2 {
-            let report = rehearsal::play(&client, dialect, |_| {}).await;
+            let report = rehearsal::play(client, dialect, |_| {}).await;
             let failed: Vec<_> = report.steps.iter().filter(|step| !step.passed()).collect();
             assert!(failed.is_empty(), "{}: {failed:#?}", system.name);
             assert!(report.passed() > 90, "{}", report.passed());
         }
+        nothing_differs(system, &tenant.id).await;
     }
 }
 

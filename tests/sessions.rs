@@ -1,12 +1,15 @@
 //! The sessions of Okta and Entra ID, of tolerated and of bad input, against both compositions.
 
+use crate::check::nothing_differs;
 use crate::support::session::play;
 use crate::support::system::both;
 
 async fn play_on_both(session: &str) {
     for system in both() {
         eprintln!("{session} against {}", system.name);
-        play(&system.tenant().await.client, session).await;
+        let tenant = system.tenant().await;
+        play(&tenant.client, session).await;
+        nothing_differs(system, &tenant.id).await;
     }
 }
 

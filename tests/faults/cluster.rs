@@ -118,7 +118,7 @@ impl Cluster {
         if slot.is_some() {
             return;
         }
-        let url = |part: &str| format!("http://{}", replica.to_service[place(part)].address);
+        let url = |part: &str| replica.url(part);
         let database = replica.to_database.address;
         let database = format!("postgres://muster_{part}@{database}/muster?sslmode=disable");
         let (identity, group, approver) = (url("identity"), url("group"), url("approver"));
@@ -262,9 +262,14 @@ impl Cluster {
 }
 
 impl Replica {
-    /// Calls to a service, through its proxy.
+    /// Where a service is, through its proxy.
+    pub(crate) fn url(&self, part: &str) -> String {
+        format!("http://{}", self.to_service[place(part)].address)
+    }
+
+    /// Calls to it.
     pub(crate) fn channel(&self, part: &str) -> Transport {
-        Transport::connect(&format!("http://{}", self.to_service[place(part)].address)).unwrap()
+        Transport::connect(&self.url(part)).unwrap()
     }
 
     /// Ends a part at once; whether it was up.

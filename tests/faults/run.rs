@@ -22,6 +22,7 @@ use super::clients::{Office, Run};
 use super::cluster::Cluster;
 use super::history::{Outcome, Record};
 use super::watchers::{self, FEEDS, Watcher};
+use crate::check::check_at;
 use crate::model::random::Random;
 use crate::support::system::scratch;
 
@@ -97,6 +98,15 @@ pub(crate) async fn run(cluster: &Arc<Cluster>, plan: Plan) -> Report {
     let mut heads = Vec::new();
     for office in &run.offices {
         heads.push(check_office(cluster, office, heads.len(), &records, &mut violations).await);
+    }
+    // What the program says of itself.
+    let urls = ["identity", "group", "approver"].map(|part| cluster.replicas[0].url(part));
+    for office in &run.offices {
+        let urls = urls.each_ref().map(String::as_str);
+        let output = check_at(urls, &office.tenant.id, &[]).await;
+        if !output.status.success() {
+            violations.push(format!("muster check: {output:?}"));
+        }
     }
     // Readers have the time that a sweep takes to see what came last.
     tokio::time::sleep(Duration::from_secs(5)).await;

@@ -87,11 +87,22 @@ pub(super) fn apply(
             UserEdit::RemoveCountry => doc.country = None,
             UserEdit::Emails(emails) => doc.emails.clone_from(emails),
             UserEdit::AddEmail(email) => {
-                if !doc.emails.contains(email) {
-                    if email.primary == Some(true) {
-                        no_primary(&mut doc.emails);
+                if email.primary == Some(true) {
+                    no_primary(&mut doc.emails);
+                }
+                let alike = |a: &Option<String>, b: &Option<String>| match (a, b) {
+                    (Some(a), Some(b)) => same(a, b),
+                    (a, b) => a == b,
+                };
+                let is_there = |own: &&mut Email| {
+                    alike(&own.value, &email.value) && alike(&own.kind, &email.kind)
+                };
+                match doc.emails.iter_mut().find(is_there) {
+                    // One that is there takes what else is said of it.
+                    Some(own) => {
+                        *own = Email { primary: email.primary.or(own.primary), ..email.clone() };
                     }
-                    doc.emails.push(email.clone());
+                    None => doc.emails.push(email.clone()),
                 }
             }
             UserEdit::EmailOfType(kind, value) => set_value(
