@@ -98,3 +98,26 @@ async fn a_namesake_gets_the_name_of_a_leaver_whose_name_was_released() {
         nothing_differs(system, &tenant.id).await;
     }
 }
+
+#[tokio::test]
+async fn an_approver_who_has_no_address_any_more_and_is_deleted_approves_for_nobody() {
+    for system in both() {
+        let tenant = system.tenant().await;
+        let client = &tenant.client;
+        let ann = client.post("/Users", &user("1", &["bo@a.example"])).await.unwrap();
+        let ann = ann.at("/id").as_str().unwrap();
+        let bo = client.post("/Users", &user("2", &[])).await.unwrap();
+        let bo = bo.at("/id").as_str().unwrap();
+        approver_becomes(system, &tenant, ann, (ApproverState::InForce, bo)).await;
+        let patch = json!({"Operations": [
+            {"op": "replace", "path": "active", "value": false},
+            {"op": "remove", "path": "emails"},
+        ]});
+        let answer = client.patch(&format!("/Users/{bo}"), &patch).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        approver_becomes(system, &tenant, ann, (ApproverState::Suspended, bo)).await;
+        client.delete(&format!("/Users/{bo}")).await.unwrap();
+        approver_becomes(system, &tenant, ann, (ApproverState::Pending, "")).await;
+        nothing_differs(system, &tenant.id).await;
+    }
+}

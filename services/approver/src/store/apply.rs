@@ -28,10 +28,11 @@ impl Taken {
         self.declared_before != self.person.declared
     }
 
-    /// Whether others see something else of the user than before.
+    /// Whether others see something else of the user than before: also of one who had neither an
+    /// address nor was active, and is gone.
     fn moved(&self) -> bool {
         let seen = self.old.as_ref().map(|old| (old.active, &old.email));
-        seen != Some((self.person.active, &self.person.email))
+        self.person.gone || seen != Some((self.person.active, &self.person.email))
     }
 
     /// The addresses that are or were the user's.
