@@ -102,7 +102,7 @@ impl Model {
 
     /// The declared approvers as a client who patches them names them: those that stand for
     /// somebody by that person's present address.
-    pub(super) fn shown_approvers(&self, user: &User) -> Vec<(String, String)> {
+    pub(crate) fn shown_approvers(&self, user: &User) -> Vec<(String, String)> {
         let shown = |declared: &Declared| {
             let (_, approver) = self.state(user, declared);
             let email = approver.and_then(|approver| approver.doc.primary_email());

@@ -63,6 +63,18 @@ pub(crate) enum GroupEdit {
     RemoveName,
 }
 
+impl UserEdit {
+    /// The approvers that it names.
+    pub(crate) fn named_approvers(&self) -> &[String] {
+        match self {
+            Self::Approvers(emails)
+            | Self::AddApprovers(emails)
+            | Self::RemoveApprovers(emails) => emails,
+            _ => &[],
+        }
+    }
+}
+
 pub(crate) fn index_of(name: &str) -> usize {
     TEXTS.iter().position(|text| *text == name).expect("a text attribute")
 }
@@ -121,13 +133,8 @@ pub(super) fn apply(
             UserEdit::RemoveAllApprovers => approvers.clear(),
             UserEdit::Wrong(wrong) => return Err(wrong.refusal()),
         }
-        names_approvers |= matches!(
-            edit,
-            UserEdit::Approvers(_)
-                | UserEdit::AddApprovers(_)
-                | UserEdit::RemoveApprovers(_)
-                | UserEdit::RemoveAllApprovers
-        );
+        names_approvers |=
+            *edit == UserEdit::RemoveAllApprovers || !edit.named_approvers().is_empty();
     }
     if names_approvers {
         // What was left as it was shown is still declared as it was declared.

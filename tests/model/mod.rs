@@ -119,6 +119,22 @@ impl Model {
         outcome.unwrap_or_else(Expected::from)
     }
 
+    /// The same where a PATCH sees other approvers than there are: pairs of the address that each
+    /// is shown by and the one that was declared.
+    pub(crate) fn apply_as_shown(
+        &mut self,
+        op: &Op,
+        created: &str,
+        shown: &[(String, String)],
+    ) -> Expected {
+        match op {
+            Op::PatchUser { id, edits, version, .. } => {
+                self.patch_user_as_shown(id, edits, *version, shown).unwrap_or_else(Expected::from)
+            }
+            _ => self.apply(op, created),
+        }
+    }
+
     /// Whether the program may answer so; what differs where it may not.
     pub(crate) fn compare(expected: &Expected, status: u16, body: &Value) -> Result<(), String> {
         if status != expected.status {

@@ -188,11 +188,22 @@ impl Model {
         edits: &[UserEdit],
         version: Option<i64>,
     ) -> Result<Expected, Refusal> {
+        let shown = self.user(id).map(|user| self.shown_approvers(user)).unwrap_or_default();
+        self.patch_user_as_shown(id, edits, version, &shown)
+    }
+
+    /// The same where the client, and so the program, sees other approvers.
+    pub(super) fn patch_user_as_shown(
+        &mut self,
+        id: &str,
+        edits: &[UserEdit],
+        version: Option<i64>,
+        shown: &[(String, String)],
+    ) -> Result<Expected, Refusal> {
         let old = self.user(id).ok_or(Refusal::NOT_FOUND)?;
         expect(old.revision, version)?;
         let mut doc = old.doc.clone();
-        let shown = self.shown_approvers(old);
-        edit::apply(&mut doc, &shown, edits)?;
+        edit::apply(&mut doc, shown, edits)?;
         let doc = doc.prepare(Defaults::None)?;
         let changed = self.replace_user(id, doc)?;
         Ok(Expected::of(200, self.user_json(id), changed))

@@ -1,4 +1,8 @@
 //! Identity's feed, played through the model: each change a legal step, each answer right.
+//!
+//! A PATCH that names approvers names them as the approver service shows them, and that may be
+//! behind or ahead of the feed where a hand-over failed or came early. So which of the declared ones
+//! an address names is not held against it here; `sequential.rs` does, where there are no faults.
 
 use muster_proto::identity::v1::{User, UserChange};
 
@@ -7,7 +11,8 @@ use crate::faults::clients::identity_part;
 use crate::faults::cluster::PUBLIC_URL;
 use crate::faults::history::Record;
 use crate::model::change::same_users;
-use crate::model::{Expected, Model, same_json};
+use crate::model::key::same;
+use crate::model::{Expected, Model, Op, UserEdit, same_json};
 
 /// Checks the requests about users against the feed and the final state; the model at its end.
 pub(crate) fn check(
@@ -56,8 +61,6 @@ pub(crate) fn check(
 /// Whether a change is what its request asks for in this state, and was answered so.
 fn step(model: &Model, one: &Joined<'_>, change: &UserChange, violations: &mut Vec<String>) {
     let record = one.record;
-    let mut asked = model.clone();
-    let expected = asked.apply(&record.op, &change.user_id);
     let mut followed = model.clone();
     // What is wrong with the step itself is said where it is taken.
     if followed.follow(change).is_err() {
@@ -65,16 +68,55 @@ fn step(model: &Model, one: &Joined<'_>, change: &UserChange, violations: &mut V
     }
     let state =
         |model: &Model| model.user(&change.user_id).map(|user| (user.revision, user.doc.clone()));
-    if !expected.changed || state(&asked) != state(&followed) {
+    let is_asked_for = |(expected, asked): &(Expected, Model)| {
+        expected.changed && state(asked) == state(&followed)
+    };
+    let mut asked = ask(model, record, &change.user_id);
+    let found = asked.iter().position(is_asked_for);
+    if found.is_none() {
         violations.push(format!(
             "{LEGAL}: {record} asks for {:?}, and changed to {:?}",
-            state(&asked),
+            state(&asked[0].1),
             state(&followed)
         ));
     }
+    let (expected, _) = asked.swap_remove(found.unwrap_or_default());
     if let Err(why) = right(&expected, record) {
         violations.push(format!("{ANSWER}: {record}: {why}"));
     }
+}
+
+/// What a request leads to in this state, with each view of approvers that it may have had; the
+/// right one first.
+fn ask(model: &Model, record: &Record, created: &str) -> Vec<(Expected, Model)> {
+    let mut views = vec![Vec::new()];
+    if let Op::PatchUser { id, edits, .. } = &record.op
+        && let Some(user) = model.user(id)
+    {
+        let named: Vec<&String> = edits.iter().flat_map(UserEdit::named_approvers).collect();
+        for (shown, declared) in model.shown_approvers(user) {
+            let mut options = vec![shown];
+            for email in named.iter().copied().chain([&declared]) {
+                if !options.iter().any(|known| same(known, email)) {
+                    options.push(email.clone());
+                }
+            }
+            // Only what is named makes a difference.
+            options.truncate(if named.is_empty() { 1 } else { 6 });
+            let with = |view: &Vec<(String, String)>, shown: &String| {
+                let mut view = view.clone();
+                view.push((shown.clone(), declared.clone()));
+                view
+            };
+            views = options.iter().flat_map(|o| views.iter().map(move |v| with(v, o))).collect();
+            views.truncate(1_000);
+        }
+    }
+    let asked = views.into_iter().map(|view| {
+        let mut asked = model.clone();
+        (asked.apply_as_shown(&record.op, created, &view), asked)
+    });
+    asked.collect()
 }
 
 /// Takes from `open` those that are right in this state, and tells of those that no state is left
@@ -89,9 +131,10 @@ fn settle(
         if one.from > sequence {
             return true;
         }
-        let mut asked = model.clone();
-        let expected = asked.apply(&one.record.op, "");
-        if !expected.changed && right(&expected, one.record).is_ok() {
+        let is_right = |(expected, _): &(Expected, Model)| {
+            !expected.changed && right(expected, one.record).is_ok()
+        };
+        if ask(model, one.record, "").iter().any(is_right) {
             return false;
         }
         if one.to > sequence {
