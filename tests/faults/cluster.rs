@@ -1,6 +1,7 @@
 //! Two replicas of every part on a Postgres of their own, with proxies on every way between them:
 //! what faults are made in.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -304,10 +305,12 @@ pub(crate) fn place(part: &str) -> usize {
     PARTS.iter().position(|known| *known == part).expect("a part")
 }
 
-/// A shell that ends Postgres when this process is no longer there to do it.
+/// A shell that ends Postgres when this process is no longer there to do it. It has a process group
+/// of its own, so that what ends this one from a terminal does not end it too.
 fn watchdog(data_dir: &Path) -> Child {
     let script = "cat > /dev/null; exec 2> /dev/null; kill -QUIT $(head -n 1 \"$0\")";
     let file = data_dir.join("postgres").join("postmaster.pid");
-    let shell = Command::new("sh").args(["-c", script]).arg(file).stdin(Stdio::piped()).spawn();
-    shell.unwrap()
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(file).stdin(Stdio::piped()).process_group(0);
+    shell.spawn().unwrap()
 }
