@@ -333,3 +333,34 @@ async fn clients_that_hang_up_lose_nobody_elses_writes() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_connection_goes_on_after_a_request_that_was_refused_before_its_body_came() {
+    use tokio::io::AsyncReadExt as _;
+    for system in both() {
+        let client = system.tenant().await.client;
+        let address = system.scim_url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+        let key = format!("Static {}", client.key());
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = |method: &str, length: usize| {
+            format!(
+                "{method} /scim/v2/ResourceTypes HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\n\
+                 Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+            )
+        };
+        stream.write_all(head("PUT", 2).as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        // A packet of its own, after the head has been looked at.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stream.write_all(b"{}").await.unwrap();
+        stream.write_all(head("GET", 0).as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        let mut buffer = [0; 4096];
+        while answers.matches("HTTP/1.1 ").count() < 2 {
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert!(read > 0, "the connection ended after {answers}");
+            answers.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+        assert!(answers.contains("HTTP/1.1 405") && answers.contains("HTTP/1.1 200"), "{answers}");
+    }
+}

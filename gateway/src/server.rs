@@ -1,12 +1,16 @@
 //! What is around every request: a trace, a deadline; and what operators ask.
 
+use std::time::Duration;
+
 use axum::Router;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::get;
-use http::StatusCode;
+use http::{StatusCode, header};
 use muster_proto::identity::v1::AuthenticateApiKeyRequest;
+use muster_runtime::http_server::Kept;
 use muster_runtime::{deadline, telemetry};
 use tonic::Code;
 use tracing::{Instrument as _, field, info_span};
@@ -43,6 +47,9 @@ async fn home(State(gateway): State<Gateway>) -> Html<String> {
     ))
 }
 
+/// How much of a body that no handler wanted is read for the sake of the connection, and how long.
+const LEFT_OVER: (usize, Duration) = (1024 * 1024, Duration::from_secs(2));
+
 /// Goes with the answer to a request that was not applied as a whole.
 #[derive(Debug, Clone)]
 pub(crate) struct AppliedInPart {
@@ -74,6 +81,11 @@ pub(crate) async fn observe(
         telemetry::link_trace(&span, request.headers());
     }
     let limit = gateway.limits.request_time;
+    // Who waits to be told to send the body is answered before.
+    let waits = request.headers().contains_key(header::EXPECT);
+    let (head, body) = request.into_parts();
+    let body = Kept::new(body);
+    let request = Request::from_parts(head, Body::new(body.clone()));
     let answer = async {
         let answer = deadline::within(limit, next.run(request));
         tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
@@ -82,6 +94,9 @@ pub(crate) async fn observe(
         })
     };
     let response = answer.instrument(span.clone()).await;
+    if !waits && !body.is_end_stream() {
+        body.drain(LEFT_OVER.0, LEFT_OVER.1).await;
+    }
     span.record("http.response.status_code", response.status().as_u16());
     if let Some(AppliedInPart { unknown_member_ids }) = response.extensions().get() {
         let count = unknown_member_ids.len();

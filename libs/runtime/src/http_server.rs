@@ -4,12 +4,14 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -122,6 +124,64 @@ pub enum BodyError {
     TooSlow,
     /// The client broke off, or its framing was wrong.
     Broken,
+}
+
+/// A request's body that can be read on when its handler has dropped it.
+///
+/// A request that is refused by its head (405, 401, 415) is answered before its body has arrived.
+/// The connection could then not go on, and a client that sends its next request on it finds it
+/// closed.
+#[derive(Debug)]
+pub struct Kept<B>(Arc<Mutex<B>>);
+
+impl<B> Clone for Kept<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Kept<B> {
+    /// Keeps a body.
+    pub fn new(body: B) -> Self {
+        Self(Arc::new(Mutex::new(body)))
+    }
+
+    /// Reads what the handler has left, but no more than `limit` bytes and for no longer than
+    /// `time`: then the connection closes.
+    pub async fn drain(mut self, limit: usize, time: Duration) {
+        let read = async {
+            let mut left = limit;
+            while let Some(Ok(frame)) = self.frame().await {
+                let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
+                    return;
+                };
+                left = rest;
+            }
+        };
+        // Whether all of it came is no matter.
+        drop(tokio::time::timeout(time, read).await);
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Kept<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Pin::new(&mut *body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+    }
 }
 
 /// How much more than allowed is read and dropped, so that the client reads the refusal: a
