@@ -94,7 +94,7 @@ pub(crate) async fn append_by_counter(
         last = Some(sequence);
         // Some commits are slower than others.
         let slow = u64::try_from(sequence % 4).unwrap_or_default();
-        tokio::time::sleep(Duration::from_millis(15 * slow)).await;
+        tokio::time::sleep(Duration::from_millis(40 * slow)).await;
     }
     Ok(last)
 }
