@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::chaos;
 use super::check::groups::People;
-use super::check::{self, I3};
+use super::check::{self, I3, I4};
 use super::clients::{Office, Run};
 use super::cluster::Cluster;
 use super::history::{Outcome, Record};
@@ -157,7 +157,9 @@ async fn check_office(
     let of_users: Vec<Record> = own().filter(|r| r.op.is_of_users()).cloned().collect();
     let of_groups: Vec<Record> = own().filter(|r| r.op.is_of_groups()).cloned().collect();
 
-    let users = watchers::users(cluster, id, cluster.head("identity", id).await).await;
+    let head = cluster.head("identity", id).await;
+    let users = watchers::users(cluster, id, head).await;
+    tells_all("identity", users.len(), head, violations);
     let request =
         ListUsersRequest { organisation_id: id.clone(), page_size: 1_000, ..Default::default() };
     let mut client = UserServiceClient::new(cluster.replicas[0].channel("identity"));
@@ -171,7 +173,9 @@ async fn check_office(
             people.deleted.insert(change.user_id.clone());
         }
     }
-    let groups = watchers::groups(cluster, id, cluster.head("groups", id).await).await;
+    let head = cluster.head("groups", id).await;
+    let groups = watchers::groups(cluster, id, head).await;
+    tells_all("groups", groups.len(), head, violations);
     let request = ListGroupsRequest {
         organisation_id: id.clone(),
         page_size: 1_000,
@@ -182,7 +186,9 @@ async fn check_office(
     let last_groups = client.list_groups(request).await.unwrap().into_inner().groups;
     check::groups::check(&of_groups, &groups, &people, &last_groups, violations);
 
-    let approvers = watchers::approvers(cluster, id, cluster.head("approver", id).await).await;
+    let head = cluster.head("approver", id).await;
+    let approvers = watchers::approvers(cluster, id, head).await;
+    tells_all("approver", approvers.len(), head, violations);
     let user_ids = people.all.iter().cloned().collect();
     let request = BatchGetApproversRequest { organisation_id: id.clone(), user_ids };
     let mut client = ApproverServiceClient::new(cluster.replicas[0].channel("approver"));
@@ -193,6 +199,12 @@ async fn check_office(
         ("group", groups.into_iter().filter_map(|change| change.metadata).collect()),
         ("approver", approvers.into_iter().filter_map(|change| change.metadata).collect()),
     ])
+}
+
+fn tells_all(schema: &str, told: usize, head: usize, violations: &mut Vec<String>) {
+    if told != head {
+        violations.push(format!("{I4}: {schema} tells of {told} changes; the last is {head}"));
+    }
 }
 
 /// A service that is away says 503; any other error of the server, and any refusal of a good key,

@@ -136,6 +136,20 @@ impl Watcher {
     }
 }
 
+/// The changes of a stream up to `head`; fewer where it breaks off or tells nothing more for longer
+/// than two sweeps take.
+async fn whole<C>(stream: impl Stream<Item = Result<Option<C>, Status>>, head: usize) -> Vec<C> {
+    let mut stream = std::pin::pin!(stream);
+    let mut changes = Vec::new();
+    while changes.len() < head {
+        match tokio::time::timeout(Duration::from_secs(5), stream.next()).await {
+            Ok(Some(Ok(change))) => changes.extend(change),
+            _ => break,
+        }
+    }
+    changes
+}
+
 /// The whole feed of users, up to `head`.
 pub(crate) async fn users(
     cluster: &Cluster,
@@ -146,7 +160,7 @@ pub(crate) async fn users(
     let organisation_id = organisation.to_owned();
     let request = identity::WatchChangesRequest { organisation_id, ..Default::default() };
     let stream = client.watch_changes(request).await.unwrap().into_inner();
-    stream.filter_map(|message| async { message.unwrap().change }).take(head).collect().await
+    whole(stream.map(|message| message.map(|message| message.change)), head).await
 }
 
 /// The whole feed of groups, up to `head`.
@@ -159,7 +173,7 @@ pub(crate) async fn groups(
     let organisation_id = organisation.to_owned();
     let request = group::WatchChangesRequest { organisation_id, ..Default::default() };
     let stream = client.watch_changes(request).await.unwrap().into_inner();
-    stream.filter_map(|message| async { message.unwrap().change }).take(head).collect().await
+    whole(stream.map(|message| message.map(|message| message.change)), head).await
 }
 
 /// The whole feed of approvers, up to `head`.
@@ -172,5 +186,5 @@ pub(crate) async fn approvers(
     let organisation_id = organisation.to_owned();
     let request = approver::WatchChangesRequest { organisation_id, ..Default::default() };
     let stream = client.watch_changes(request).await.unwrap().into_inner();
-    stream.filter_map(|message| async { message.unwrap().change }).take(head).collect().await
+    whole(stream.map(|message| message.map(|message| message.change)), head).await
 }
