@@ -9,13 +9,16 @@ use muster_proto::approver::v1::{
     ApproverState, BatchGetApproversRequest, WatchChangesRequest as WatchApprovers,
 };
 use muster_proto::feed::v1::WatchStart;
+use muster_proto::group::v1::group_service_client::GroupServiceClient;
 use muster_proto::group::v1::update_group_request::Members;
 use muster_proto::group::v1::{
     CreateGroupRequest, Group, GroupChange, ListChangesRequest, ListMembersRequest, MemberDelta,
     MemberSet, UpdateGroupRequest,
 };
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::transport::Transport;
 use serde_json::json;
+use tonic::Code;
 
 use crate::support::system::{System, Tenant, both, run_sql, together};
 
@@ -105,6 +108,21 @@ async fn newest_change(system: &System, tenant: &Tenant, group_id: &str) -> Grou
     answer.changes.into_iter().next().unwrap()
 }
 
+/// Updates a group. On a busy machine a statement may meet its time limit: nothing is done then,
+/// and the request is sent again.
+async fn update(
+    groups: &mut GroupServiceClient<Transport>,
+    request: UpdateGroupRequest,
+) -> muster_proto::group::v1::UpdateGroupResponse {
+    for _ in 0..10 {
+        match groups.update_group(request.clone()).await {
+            Err(status) if status.code() == Code::DeadlineExceeded => {}
+            answer => return answer.unwrap().into_inner(),
+        }
+    }
+    panic!("the group cannot be updated in time");
+}
+
 #[tokio::test]
 async fn a_group_of_a_hundred_thousand_is_touched_only_where_it_changes() {
     let system = together();
@@ -114,7 +132,7 @@ async fn a_group_of_a_hundred_thousand_is_touched_only_where_it_changes() {
     let group = Group {
         organisation_id: tenant.id.clone(),
         display_name: "Everybody".into(),
-        member_ids: people[..25_000].to_vec(),
+        member_ids: people[..5_000].to_vec(),
         ..Group::default()
     };
     let request = CreateGroupRequest { group: Some(group), ..CreateGroupRequest::default() };
@@ -123,7 +141,7 @@ async fn a_group_of_a_hundred_thousand_is_touched_only_where_it_changes() {
     let id = created.group.unwrap().id;
     let path = format!("/Groups/{id}");
     // In parts, each well within what a statement may take on a busy machine.
-    for more in people[25_000..100_000].chunks(25_000) {
+    for more in people[5_000..100_000].chunks(5_000) {
         let delta = MemberDelta { add: more.to_vec(), ..MemberDelta::default() };
         let request = UpdateGroupRequest {
             organisation_id: tenant.id.clone(),
@@ -131,7 +149,7 @@ async fn a_group_of_a_hundred_thousand_is_touched_only_where_it_changes() {
             members: Some(Members::Delta(delta)),
             ..UpdateGroupRequest::default()
         };
-        let updated = groups.update_group(request).await.unwrap().into_inner();
+        let updated = update(&mut groups, request).await;
         assert_eq!(updated.unknown_member_ids, Vec::<String>::new());
     }
 
@@ -159,14 +177,14 @@ async fn a_group_of_a_hundred_thousand_is_touched_only_where_it_changes() {
         ..UpdateGroupRequest::default()
     };
     let start = Instant::now();
-    let revision = groups.update_group(request.clone()).await.unwrap().into_inner();
+    let revision = update(&mut groups, request.clone()).await;
     eprintln!("a list that differs by three: {:?}", start.elapsed());
     let change = newest_change(system, &tenant, &id).await;
     let added: BTreeSet<&String> = change.added_member_ids.iter().collect();
     assert_eq!(added, people[100_001..=100_002].iter().collect());
     assert_eq!(change.removed_member_ids, [people[1].clone()]);
     // The same list again is no change.
-    let again = groups.update_group(request).await.unwrap().into_inner();
+    let again = update(&mut groups, request).await;
     assert_eq!(again.group, revision.group);
 
     let mut page_token = String::new();
