@@ -52,7 +52,7 @@ pub(crate) async fn leave_transaction(
 ) -> Result<(), sqlx::Error> {
     if is_on("mistake-change-outside") {
         sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
-        tokio::time::sleep(Duration::from_millis(15)).await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
         let begin = format!("BEGIN; SET LOCAL muster.organisation_id = '{organisation}'");
         sqlx::raw_sql(sqlx::AssertSqlSafe(begin)).execute(connection).await?;
     }
