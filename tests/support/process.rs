@@ -34,8 +34,9 @@ impl Process {
         names: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        // One that was stopped takes its end only when it goes on.
-        let script = "\"$0\" \"$@\" & pid=$!; echo \"pid  $pid\"; cat > /dev/null; \
+        // One that was stopped takes its end only when it goes on. The output is the program's alone:
+        // it ends with the program, also where that ends before it is up.
+        let script = "\"$0\" \"$@\" & pid=$!; echo \"pid  $pid\"; exec > /dev/null; cat; \
                       kill -TERM $pid; kill -CONT $pid; wait $pid";
         let mut shell = Command::new("sh")
             .arg("-c")
