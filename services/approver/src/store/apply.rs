@@ -46,7 +46,7 @@ impl Taken {
 /// were told; whether anybody's approvers changed by it. One that is not taken, or is the same
 /// again, changes nothing.
 ///
-/// A new user for whom nobody was declared and nobody waited costs four statements.
+/// A new user for whom nobody was declared and nobody waited costs three statements.
 pub(crate) async fn apply(
     connection: &mut PgConnection,
     users: Vec<FollowedUser>,
@@ -56,17 +56,15 @@ pub(crate) async fn apply(
         return Ok(false);
     };
     let persons: Vec<Person> = users.into_iter().map(Person::from).collect();
+    let ids: BTreeSet<UserId> = persons.iter().map(|person| person.id).collect();
+    let mut stored = person::get(connection, organisation, ids.into_iter().collect()).await?;
     let segments = match take {
         Take::Any => vec![persons.into_iter().map(|person| (person.id, person)).collect()],
-        Take::Newer => {
-            let ids: BTreeSet<UserId> = persons.iter().map(|person| person.id).collect();
-            let stored = person::get(connection, organisation, ids.into_iter().collect()).await?;
-            segments(persons, &stored)
-        }
+        Take::Newer => segments(persons, &stored),
     };
     let mut changes = Vec::new();
     for segment in segments {
-        changes.extend(apply_at_once(connection, organisation, segment, take).await?);
+        changes.extend(apply_at_once(connection, organisation, segment, &mut stored).await?);
     }
     if changes.is_empty() {
         return Ok(false);
@@ -108,14 +106,15 @@ fn segments(
     segments
 }
 
-/// Takes states of users who do not depend on each other's order; the changes to append.
+/// Takes states of users who do not depend on each other's order; the changes to append. `stored`
+/// is what is stored of them before, and then after it.
 async fn apply_at_once(
     connection: &mut PgConnection,
     organisation: OrganisationId,
-    newest: BTreeMap<UserId, Person>,
-    take: Take,
+    segment: BTreeMap<UserId, Person>,
+    stored: &mut BTreeMap<UserId, Stored>,
 ) -> Result<Vec<NewChange>, sqlx::Error> {
-    let taken = meet(connection, organisation, newest, take).await?;
+    let taken = meet(connection, organisation, segment, stored).await?;
     let telling: Vec<&Taken> = taken.iter().filter(|t| t.redeclared() || t.moved()).collect();
     let gone: Vec<UserId> = telling.iter().filter(|t| t.person.gone).map(|t| t.person.id).collect();
     let concerned = concerned(connection, organisation, &telling).await?;
@@ -132,28 +131,22 @@ async fn apply_at_once(
     Ok(changes(&concerned, &before, &after))
 }
 
-/// Notes the users who are not known; the users whose states are taken.
+/// Notes the users who are not known; with each what was known before.
 async fn meet(
     connection: &mut PgConnection,
     organisation: OrganisationId,
-    mut newest: BTreeMap<UserId, Person>,
-    take: Take,
+    segment: BTreeMap<UserId, Person>,
+    stored: &mut BTreeMap<UserId, Stored>,
 ) -> Result<Vec<Taken>, sqlx::Error> {
-    let mut stored =
-        person::get(connection, organisation, newest.keys().copied().collect()).await?;
-    let unknown: Vec<&Person> =
-        newest.values().filter(|person| !stored.contains_key(&person.id)).collect();
+    let (known, unknown): (Vec<&Person>, Vec<&Person>) =
+        segment.values().partition(|person| stored.contains_key(&person.id));
     if !unknown.is_empty() {
         person::insert(connection, organisation, unknown).await?;
     }
-    newest.retain(|id, person| {
-        let known = stored.get(id).map(|stored| stored.revision);
-        take == Take::Any || known.is_none_or(|known| known < person.revision)
-    });
-    let known: Vec<UserId> = newest.keys().filter(|id| stored.contains_key(id)).copied().collect();
+    let known = known.into_iter().map(|person| person.id).collect();
     let mut declared = declaration::of(connection, organisation, known).await?;
-    let taken = newest.into_values().map(|person| Taken {
-        old: stored.remove(&person.id),
+    let taken = segment.into_values().map(|person| Taken {
+        old: stored.insert(person.id, Stored::of(&person)),
         declared_before: declared.remove(&person.id).unwrap_or_default(),
         person,
     });

@@ -54,9 +54,8 @@ pub(super) struct Stored {
     pub(super) email_key: Option<String>,
 }
 
-#[cfg(test)]
 impl Stored {
-    /// What would be stored of a person.
+    /// What is stored of a person once their state is taken.
     pub(super) fn of(person: &Person) -> Self {
         Self {
             user_id: person.id,
