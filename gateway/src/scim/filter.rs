@@ -129,11 +129,7 @@ fn own(leaf: &Filter, path: &AttributePath) -> Result<Message, Error> {
             Kind::Comparison(comparison(field, *operator, operand))
         }
         Filter::Values { filter, .. } => {
-            let inner = combine(filter, &|leaf| own_part(leaf))?;
-            Kind::Value(Box::new(proto::ValueFilter {
-                attribute: field,
-                filter: Some(Box::new(inner)),
-            }))
+            return Ok(any_value(field, combine(filter, &own_part)?));
         }
         _ => Kind::Present(field),
     }))
@@ -177,16 +173,14 @@ fn member(leaf: &Filter, field: &str, users: &str) -> Result<Message, Error> {
     Ok(match (part, leaf) {
         (_, Filter::Values { filter, .. }) => {
             let inner = combine(filter, &|leaf| member(leaf, "value", users))?;
-            message(Kind::Value(Box::new(proto::ValueFilter {
-                attribute: field.to_owned(),
-                filter: Some(Box::new(inner)),
-            })))
+            any_value(field.to_owned(), inner)
         }
         ("$ref", _) => by_address(leaf, field, users)?,
         (_, Filter::Present(_)) => message(Kind::Present(field.to_owned())),
         ("type", _) => {
             let user = json!({"type": "User", "members": [{"type": "User"}]});
             let there = message(Kind::Present(field.to_owned()));
+            // Within a value there is no id to say never by.
             if constant_holds(leaf, &user) {
                 there
             } else {
@@ -332,6 +326,11 @@ fn comparison(attribute: String, operator: Operator, operand: &Operand) -> proto
 fn equal(attribute: &str, text: &str) -> Message {
     let operand = Operand::String(text.to_owned());
     message(Kind::Comparison(comparison(attribute.to_owned(), Operator::Equal, &operand)))
+}
+
+/// At least one value of an attribute meets all of a condition.
+fn any_value(attribute: String, filter: Message) -> Message {
+    message(Kind::Value(Box::new(proto::ValueFilter { attribute, filter: Some(Box::new(filter)) })))
 }
 
 fn always() -> Message {

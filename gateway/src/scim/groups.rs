@@ -77,11 +77,7 @@ pub(super) async fn get(
     let id = id(path, "group")?;
     let group = read(&gateway, &client, id, view(&asked.projection)).await?;
     if version::is_known(&headers, group.revision) {
-        let mut response = StatusCode::NOT_MODIFIED.into_response();
-        response
-            .headers_mut()
-            .extend(version::header(group.revision).map(|tag| (header::ETAG, tag)));
-        return Ok(response);
+        return Ok(version::not_modified(group.revision));
     }
     Ok(answer(&gateway, &asked.projection, StatusCode::OK, group))
 }

@@ -2,7 +2,7 @@
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use http::{HeaderMap, StatusCode, header};
 use muster_proto::approver::v1::{Approver, BatchGetApproversRequest};
 use muster_proto::group::v1::{BatchListGroupsOfUsersRequest, Membership};
@@ -77,11 +77,7 @@ pub(super) async fn get(
     let user = read(&gateway, &client, id(path, "user")?).await?;
     // Who of the declared approvers is in force changes without the user's version.
     if user.declared_approvers.is_empty() && version::is_known(&headers, user.revision) {
-        let mut response = StatusCode::NOT_MODIFIED.into_response();
-        response
-            .headers_mut()
-            .extend(version::header(user.revision).map(|tag| (header::ETAG, tag)));
-        return Ok(response);
+        return Ok(version::not_modified(user.revision));
     }
     answer(&gateway, &asked.projection, StatusCode::OK, user, None).await
 }

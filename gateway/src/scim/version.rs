@@ -1,5 +1,6 @@
 //! Versions of resources: weak entity tags made of the revision (RFC 7644 §3.14).
 
+use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::failure::Failure;
@@ -50,6 +51,13 @@ pub(super) async fn expected(
             "If-Match names no version of the resource; send its meta.version, such as W/\"3\"",
         )
     })
+}
+
+/// The answer to a client who has this revision already.
+pub(super) fn not_modified(revision: i64) -> Response {
+    let mut response = StatusCode::NOT_MODIFIED.into_response();
+    response.headers_mut().extend(header(revision).map(|tag| (header::ETAG, tag)));
+    response
 }
 
 /// Whether a client has this revision already (`If-None-Match`).

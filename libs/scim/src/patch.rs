@@ -162,12 +162,14 @@ impl Patch {
                 )),
             };
         };
-        let path = PatchPath::parse(&path, self.resource_type)?;
-        if let PatchPath::Extension(extension) = path {
-            let value = if kind == Kind::Remove { Value::Null } else { value };
-            return self.set_extension(kind, extension, value);
-        }
-        let Some((path, filter)) = path.of_attribute() else { return Ok(()) };
+        let (path, filter) = match PatchPath::parse(&path, self.resource_type)? {
+            PatchPath::Extension(extension) => {
+                let value = if kind == Kind::Remove { Value::Null } else { value };
+                return self.set_extension(kind, extension, value);
+            }
+            PatchPath::Attribute(path) => (path, None),
+            PatchPath::Values { path, filter } => (path, Some(filter)),
+        };
         if path.attribute.name == "password" {
             return Ok(());
         }
@@ -186,7 +188,8 @@ impl Patch {
         self.set(kind, &path, filter.as_ref(), value)
     }
 
-    /// A value without a path: its keys are attribute names, paths or the URNs of extensions. What is read-only or declared by no schema is ignored there.
+    /// A value without a path: its keys are attribute names, paths or the URNs of extensions. What is
+    /// read-only or declared by no schema is ignored there.
     fn set_each(&mut self, kind: Kind, values: Object) -> Result<(), Error> {
         for (key, value) in values {
             if let Some(extension) = self.resource_type.extension(&key) {

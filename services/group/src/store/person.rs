@@ -12,26 +12,6 @@ use sqlx::PgConnection;
 use super::group;
 use crate::group::Presence;
 
-/// Why a user's state was not taken.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ApplyError {
-    /// Someone added the user to another group meanwhile: tried again, it sees that one too.
-    #[error("a membership appeared during the deletion")]
-    Raced,
-    /// The database failed.
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
-}
-
-impl From<ApplyError> for sqlx::Error {
-    fn from(error: ApplyError) -> Self {
-        match error {
-            ApplyError::Raced => Self::Protocol(error.to_string()),
-            ApplyError::Database(error) => error,
-        }
-    }
-}
-
 /// What the group service keeps of identity's users.
 #[derive(Debug)]
 pub(crate) struct People;
@@ -44,7 +24,7 @@ impl Keeper for People {
         users: Vec<FollowedUser>,
         take: Take,
     ) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
-        Box::pin(async move { Ok(apply(connection, users, take).await?) })
+        Box::pin(apply(connection, users, take))
     }
 
     fn differing(
@@ -70,11 +50,11 @@ impl Keeper for People {
 ///
 /// A deleted user leaves their groups. The groups are locked before the users, as every other
 /// writer does, so that no two wait for each other; after that nobody can add the users any more.
-pub(crate) async fn apply(
+async fn apply(
     connection: &mut PgConnection,
     users: Vec<FollowedUser>,
     take: Take,
-) -> Result<bool, ApplyError> {
+) -> Result<bool, sqlx::Error> {
     let Some(FollowedUser { organisation, actor, .. }) = users.last().cloned() else {
         return Ok(false);
     };
@@ -100,7 +80,8 @@ pub(crate) async fn apply(
     }
     let known: BTreeSet<GroupId> = locked.iter().map(|group| group.group_id).collect();
     if !left.keys().all(|group| known.contains(group)) {
-        return Err(ApplyError::Raced);
+        // Tried again, it sees that group too.
+        return Err(sqlx::Error::Protocol("a membership appeared during the deletion".into()));
     }
     let changed = locked
         .into_iter()
