@@ -18,6 +18,7 @@ mod feed_restored;
 mod feed_waking;
 mod filters;
 mod guide;
+mod hang_ups;
 mod isolation;
 mod large;
 mod leavers;

@@ -11,6 +11,7 @@ use muster_proto::approver::v1::BatchGetApproversRequest;
 use muster_proto::identity::v1::UnknownMembers;
 use serde_json::{Value, json};
 
+use crate::model::bulk::{self, Part};
 use crate::model::change::{approver_lines, told_lines};
 use crate::model::generate::{self, Known};
 use crate::model::op::Request;
@@ -154,38 +155,16 @@ impl Case {
         for _ in 0..=self.random.below(4) {
             ops.push(generate::op(&mut self.random, &self.known, false));
         }
-        let operations = ops.iter().enumerate().map(|(n, op)| {
-            let request = op.request();
-            let mut operation = json!({"method": request.method.as_str(), "path": request.path});
-            if let Some(body) = request.body {
-                operation["data"] = body;
-            }
-            if let Some(tag) = request.if_match {
-                operation["version"] = tag.into();
-            }
-            if operation["method"] == "POST" {
-                operation["bulkId"] = format!("b{n}").into();
-            }
-            operation
-        });
-        let body = json!({
-            "schemas": ["urn:ietf:params:scim:api:messages:2.0:BulkRequest"],
-            "Operations": operations.collect::<Vec<_>>(),
-        });
-        let path = "/Bulk".to_owned();
-        let request =
-            Request { method: http::Method::POST, path, body: Some(body), if_match: None };
+        let request = bulk::request(&ops);
         let answer = self.send(&request).await?;
         for (n, op) in ops.iter().enumerate() {
-            let part = answer.at(&format!("/Operations/{n}"));
-            let status = part["status"].as_str().and_then(|s| s.parse().ok()).unwrap_or_default();
-            let location = part["location"].as_str().unwrap_or_default();
-            let created = location.rsplit('/').next().unwrap_or_default().to_owned();
-            let mut expected = self.model.apply(op, &created);
+            let part = Part::of(answer.at(""), n)
+                .ok_or_else(|| format!("no answer to {n} of {request}"))?;
+            let mut expected = self.model.apply(op, &part.id);
             // An answer in a bulk has a body only where it is an error.
             expected.body = None;
-            self.note(op, &created);
-            Model::compare(&expected, status, &part["response"])
+            self.note(op, &part.id);
+            Model::compare(&expected, part.status, &part.response)
                 .map_err(|difference| format!("operation {n} of {request}\n{difference}"))?;
         }
         Ok(())

@@ -11,7 +11,7 @@ use muster_local_postgres::LocalPostgres;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
 use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
 use muster_proto::identity::v1::{
-    ApiKey, CreateApiKeyRequest, CreateOrganisationRequest, Organisation,
+    ApiKey, CreateApiKeyRequest, CreateOrganisationRequest, Organisation, UnknownMembers,
 };
 use muster_runtime::transport::Transport;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -192,12 +192,16 @@ impl Cluster {
         sqlx::query_scalar(count).fetch_one(&mut self.sql().await).await.unwrap()
     }
 
-    /// A new organisation with a key.
-    pub(crate) async fn tenant(&self) -> Tenant {
+    /// A new organisation that treats unknown members so, with a key.
+    pub(crate) async fn tenant_that(&self, unknown_members: UnknownMembers) -> Tenant {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let slug = format!("tenant-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let organisation =
-            Organisation { slug: slug.clone(), display_name: slug, ..Organisation::default() };
+        let organisation = Organisation {
+            slug: slug.clone(),
+            display_name: slug,
+            unknown_members: unknown_members.into(),
+            ..Organisation::default()
+        };
         let request = CreateOrganisationRequest { organisation: Some(organisation) };
         let identity = self.replicas[0].channel("identity");
         let mut organisations = OrganisationServiceClient::new(identity.clone());
