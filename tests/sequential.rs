@@ -17,6 +17,7 @@ use crate::model::generate::{self, Known};
 use crate::model::op::Request;
 use crate::model::random::{Random, seed};
 use crate::model::{Model, Op, same_json, without_times};
+use crate::support::size;
 use crate::support::system::{System, Tenant, apart, scratch, together};
 
 /// How many operations a case has.
@@ -24,23 +25,23 @@ const OPERATIONS: usize = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_does_what_the_model_does() {
-    play(together(), 90, 4).await;
+    play(together(), size(90, 200), 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_processes_do_what_the_model_does() {
-    play(apart(), 50, 4).await;
+    play(apart(), size(50, 100), 4).await;
 }
 
 /// Plays cases, some at a time, each in an organisation of its own.
-async fn play(system: &'static System, cases: u64, at_once: u64) {
+async fn play(system: &'static System, cases: usize, at_once: usize) {
     let seed = seed();
     println!("MUSTER_SEED={seed}");
     let lanes = (0..at_once).map(|lane| {
         tokio::spawn(async move {
             let mut failures = Vec::new();
-            for number in (lane..cases).step_by(usize::try_from(at_once).unwrap()) {
-                let mut case = Case::start(system, seed, number).await;
+            for number in (lane..cases).step_by(at_once) {
+                let mut case = Case::start(system, seed, number as u64).await;
                 if let Err(difference) = case.run().await {
                     failures.push(case.report(&difference));
                 }

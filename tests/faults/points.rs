@@ -28,7 +28,7 @@ pub(crate) static PROGRAM: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Which part crashes where, and at which kinds of write it comes by.
-const POINTS: [(&str, &[&str], &[usize]); 4] = [
+const POINTS: [(&str, &[&str], &[usize]); 5] = [
     (
         "identity",
         &[
@@ -42,10 +42,28 @@ const POINTS: [(&str, &[&str], &[usize]); 4] = [
     ),
     (
         "group",
-        &["feed-before-lock", "feed-after-lock", "commit-before", "commit-after"],
+        &[
+            "feed-before-lock",
+            "feed-after-lock",
+            "commit-before",
+            "commit-after",
+            "feed-before-send",
+        ],
         &[5, 6, 7, 8, 9, 10],
     ),
-    ("approver", &["commit-before", "commit-after", "follow-before-cursor"], &[0, 1, 3, 4, 11]),
+    // What follows users.
+    ("group", &["follow-before-cursor"], &[0, 1, 2, 3, 4, 11]),
+    (
+        "approver",
+        &[
+            "feed-before-lock",
+            "feed-after-lock",
+            "commit-before",
+            "commit-after",
+            "follow-before-cursor",
+        ],
+        &[0, 1, 3, 4, 11],
+    ),
     ("gateway", &["settle-before"], &[0, 1, 2, 3, 4, 11]),
 ];
 

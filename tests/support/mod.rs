@@ -8,6 +8,12 @@ pub(crate) mod process;
 pub(crate) mod session;
 pub(crate) mod system;
 
+/// How many of something a test does: so many, or with `MUSTER_FULL` (`cargo xtask faults --full`)
+/// many more.
+pub(crate) fn size(short: usize, full: usize) -> usize {
+    if std::env::var_os("MUSTER_FULL").is_some() { full } else { short }
+}
+
 /// The commit under test, for the messages of failed tests.
 pub(crate) fn commit() -> String {
     let output = std::process::Command::new("git")

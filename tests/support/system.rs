@@ -28,7 +28,7 @@ pub(crate) struct System {
     pub(crate) approver_url: String,
     /// The folder of the Postgres that everything-in-one brought up.
     data_dir: PathBuf,
-    database: String,
+    pub(crate) database: String,
     processes: Vec<Process>,
     /// Variables of the services.
     settings: Vec<(&'static str, &'static str)>,

@@ -16,7 +16,8 @@ cargo xtask test          format, lints, contracts, SQL and every test; installs
 cargo xtask scim2-tester  scim2-tester alone, against target/debug/muster
 cargo xtask sqlx          brings .sqlx up to date with the statements in services/*/src/store
 cargo xtask faults        kills, cuts and stops parts at random under load, and checks that nothing
-                          is lost: --minutes N (10), --seed S";
+                          is lost: --minutes N (10), --seed S; or every race, cut and crash of the
+                          tests many times over: --full";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
