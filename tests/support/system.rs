@@ -261,6 +261,11 @@ pub(crate) fn run_sql(url: &str, statement: &str) {
     .unwrap();
 }
 
+/// The folder that everything is built in.
+pub(crate) fn target() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned()
+}
+
 /// A folder for this run's files, made anew.
 pub(crate) fn scratch() -> PathBuf {
     static SCRATCH: OnceLock<PathBuf> = OnceLock::new();

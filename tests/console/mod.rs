@@ -1,0 +1,3 @@
+//! The console and the documentation in a real browser.
+
+mod browser;
