@@ -3,6 +3,7 @@
 mod auth;
 mod failure;
 mod parts;
+mod provisioning_log;
 mod scim;
 mod server;
 
@@ -11,9 +12,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
+use muster_runtime::life::Life;
 use muster_runtime::transport::Transport;
 
 pub use parts::Parts;
+use provisioning_log::Log;
 
 /// Limits of requests; `docs/operations.md` lists them.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +67,8 @@ pub struct Config {
     /// Whether requests go on with the trace that their `traceparent` names: where a proxy of our
     /// own in front sets it. Otherwise a request has a trace of its own, linked to the one named.
     pub trusts_traceparent: bool,
+    /// What the provisioning log is written with ends with it.
+    pub life: Life,
 }
 
 /// Everything that the gateway serves.
@@ -72,6 +77,7 @@ pub fn router(config: Config) -> Router {
     let gateway = Gateway {
         scim_url: format!("{}/scim/v2", config.public_url).into(),
         trusts_traceparent: config.trusts_traceparent,
+        log: Log::start(config.identity.clone(), &config.life),
         parts: Parts::new(config),
         limits,
     };
@@ -92,4 +98,5 @@ struct Gateway {
     parts: Parts,
     limits: Limits,
     trusts_traceparent: bool,
+    log: Log,
 }
