@@ -112,9 +112,10 @@ pub struct GatewayArgs {
 pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
     let life = stopped_by_signals();
     let settings = settings(args.database_url, muster_identity::SCHEMA);
-    let routes = muster_identity::start(&settings, args.feed.settings(), args.log.settings(), &life)
-        .await
-        .map_err(database_error)?;
+    let routes =
+        muster_identity::start(&settings, args.feed.settings(), args.log.settings(), &life)
+            .await
+            .map_err(database_error)?;
     serve(args.grpc_listen, routes, muster_identity::SERVICES, life).await
 }
 

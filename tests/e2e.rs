@@ -23,6 +23,7 @@ mod large;
 mod leavers;
 mod lists;
 mod local_postgres;
+mod log;
 mod model;
 mod races;
 mod schemas;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use axum::response::Response;
-use http::{Method, header, request};
+use http::{HeaderValue, Method, header, request};
 use muster_proto::identity::v1::{
     ProvisioningAction, ProvisioningLogEntry, ProvisioningOutcome, ProvisioningSubject,
 };
@@ -84,7 +84,7 @@ impl Call {
         if !target.is_empty() && !target.starts_with(['/', '?']) {
             return None;
         }
-        let user_agent = head.headers.get(header::USER_AGENT).map(|value| value.as_bytes());
+        let user_agent = head.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
         let user_agent = String::from_utf8_lossy(user_agent.unwrap_or_default());
         Some(Self::new(head.method.clone(), target, &user_agent))
     }

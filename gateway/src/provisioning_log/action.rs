@@ -73,7 +73,14 @@ mod tests {
         for (method, target, to_the_end, action, subject, id) in [
             ("GET", "/Users?startIndex=1&count=2", true, Action::Test, 0, None),
             ("GET", "/Groups?startIndex=1&count=1", true, Action::Test, 0, None),
-            ("GET", "/Users?filter=userName%20eq%20%22a%22&count=1", true, Action::FindUsers, 0, None),
+            (
+                "GET",
+                "/Users?filter=userName%20eq%20%22a%22&count=1",
+                true,
+                Action::FindUsers,
+                0,
+                None,
+            ),
             ("GET", "/Users?startIndex=1&count=100", false, Action::ListUsers, 0, None),
             ("GET", "/Users?startIndex=101&count=100", true, Action::ImportUsers, 0, None),
             ("GET", "/Users", true, Action::ImportUsers, 0, None),

@@ -62,8 +62,10 @@ impl TryFrom<ProvisioningLogEntry> for Entry {
             .and_then(time_of)
             .ok_or_else(|| invalid("request_time", "is missing or out of range"))?;
         let duration = message.duration.unwrap_or_default();
-        let duration_us =
-            duration.seconds.saturating_mul(1_000_000).saturating_add((duration.nanos / 1_000).into());
+        let duration_us = duration
+            .seconds
+            .saturating_mul(1_000_000)
+            .saturating_add((duration.nanos / 1_000).into());
         if message.outcome() == ProvisioningOutcome::Unspecified {
             return Err(invalid("outcome", "is not said"));
         }

@@ -115,10 +115,9 @@ fn listing(
 ) -> Result<Option<store::Listing>, Error> {
     let time = |field, time: Option<prost_types::Timestamp>| match time {
         None => Ok(None),
-        Some(time) => time_of(time).map(Some).ok_or(Error::Invalid {
-            field,
-            description: "is out of range".into(),
-        }),
+        Some(time) => time_of(time)
+            .map(Some)
+            .ok_or(Error::Invalid { field, description: "is out of range".into() }),
     };
     let before = match request.page_token.as_str() {
         "" => None,

@@ -1,5 +1,7 @@
 //! The provisioning log, and how often there was what in it.
 
+use std::collections::HashMap;
+
 use muster_proto::identity::v1::{ProvisioningCount, ProvisioningLogEntry, ProvisioningOutcome};
 use muster_runtime::feed::timestamp;
 use muster_runtime::id::{ApiKeyId, LogEntryId, OrganisationId};
@@ -24,11 +26,12 @@ pub(crate) async fn append(
     entries: Vec<Entry>,
 ) -> Result<(), sqlx::Error> {
     let messages = || entries.iter().map(|entry| &entry.message);
-    let names: Vec<Option<String>> = messages()
-        .map(|m| Some(m.subject_name.clone()).filter(|name| !name.is_empty()))
-        .collect();
-    let keys: Vec<Option<String>> =
-        names.iter().map(|name| name.as_deref().map(caseless::key)).collect();
+    let names: Vec<Option<String>> =
+        messages().map(|m| Some(m.subject_name.clone()).filter(|name| !name.is_empty())).collect();
+    let earlier = earlier_names(&entries);
+    let key = |name: &Option<String>| name.as_deref().map(caseless::key);
+    let keys: Vec<Option<String>> = names.iter().map(key).collect();
+    let earlier_keys: Vec<Option<String>> = earlier.iter().map(key).collect();
     let unknown: Vec<serde_json::Value> =
         messages().map(|m| m.unknown_member_ids.clone().into()).collect();
     let small = |number: i32| i16::try_from(number).unwrap_or_default();
@@ -41,8 +44,8 @@ pub(crate) async fn append(
                      unknown_member_count, trace_id, user_agent)
              SELECT $1, n.entry_id, n.requested_at, n.duration_us, n.api_key_id, n.method,
                     n.path, n.action, n.outcome, n.status, n.subject, n.subject_id,
-                    coalesce(n.name, u.document->>'user_name', earlier.subject_name),
-                    coalesce(n.name_key, u.user_name_key, earlier.subject_name_key),
+                    coalesce(n.name, u.document->>'user_name', n.earlier, before.subject_name),
+                    coalesce(n.name_key, u.user_name_key, n.earlier_key, before.subject_name_key),
                     n.scim_type, n.detail, n.unknown_member_ids, n.unknown_member_count,
                     n.trace_id, n.user_agent
                FROM identity.organisation AS o
@@ -50,18 +53,20 @@ pub(crate) async fn append(
                                 $6::text[], $7::text[], $8::smallint[], $9::smallint[],
                                 $10::smallint[], $11::smallint[], $12::uuid[], $13::text[],
                                 $14::text[], $15::text[], $16::text[], $17::jsonb[],
-                                $18::integer[], $19::text[], $20::text[])
+                                $18::integer[], $19::text[], $20::text[], $21::text[],
+                                $22::text[])
                     AS n (entry_id, requested_at, duration_us, api_key_id, method, path, action,
                           outcome, status, subject, subject_id, name, name_key, scim_type, detail,
-                          unknown_member_ids, unknown_member_count, trace_id, user_agent)
+                          unknown_member_ids, unknown_member_count, trace_id, user_agent, earlier,
+                          earlier_key)
                LEFT JOIN identity.users AS u
                  ON n.name IS NULL AND u.organisation_id = $1 AND u.user_id = n.subject_id
                LEFT JOIN LATERAL (
                       SELECT e.subject_name, e.subject_name_key
                         FROM identity.provisioning_log AS e
-                       WHERE n.name IS NULL AND u.user_id IS NULL AND e.organisation_id = $1
-                         AND e.subject_id = n.subject_id
-                       ORDER BY e.entry_id DESC LIMIT 1) AS earlier ON true
+                       WHERE n.name IS NULL AND u.user_id IS NULL AND n.earlier IS NULL
+                         AND e.organisation_id = $1 AND e.subject_id = n.subject_id
+                       ORDER BY e.entry_id DESC LIMIT 1) AS before ON true
               WHERE o.organisation_id = $1
              ON CONFLICT (organisation_id, entry_id) DO NOTHING
              RETURNING action, outcome, requested_at)
@@ -95,10 +100,27 @@ pub(crate) async fn append(
         &messages().map(|m| m.unknown_member_count).collect::<Vec<_>>(),
         &messages().map(|m| m.trace_id.clone()).collect::<Vec<_>>(),
         &messages().map(|m| m.user_agent.clone()).collect::<Vec<_>>(),
+        &earlier as &Vec<Option<String>>,
+        &earlier_keys as &Vec<Option<String>>,
     )
     .execute(connection)
     .await
     .map(drop)
+}
+
+/// What each entry's subject was called earlier in the same batch, where it was.
+fn earlier_names(entries: &[Entry]) -> Vec<Option<String>> {
+    let mut names: HashMap<Uuid, String> = HashMap::new();
+    let earlier = entries.iter().map(|entry| {
+        let id = entry.subject_id?;
+        let name = &entry.message.subject_name;
+        if name.is_empty() {
+            return names.get(&id).cloned();
+        }
+        names.insert(id, name.clone());
+        None
+    });
+    earlier.collect()
 }
 
 /// Which entries to list.
@@ -170,7 +192,8 @@ pub(crate) async fn get(
 fn entry(organisation: OrganisationId, row: &PgRow) -> Result<ProvisioningLogEntry, sqlx::Error> {
     let number = |name: &str| row.try_get::<i16, _>(name).map(i32::from);
     let text = |name: &str| row.try_get::<String, _>(name);
-    let id = |name: &str| row.try_get::<Option<Uuid>, _>(name).map(|id| id.map(|id| id.to_string()));
+    let id =
+        |name: &str| row.try_get::<Option<Uuid>, _>(name).map(|id| id.map(|id| id.to_string()));
     let duration: i64 = row.try_get("duration_us")?;
     let unknown: Json<Vec<String>> = row.try_get("unknown_member_ids")?;
     Ok(ProvisioningLogEntry {
