@@ -3,6 +3,7 @@
 mod admin;
 mod api_key;
 mod organisation;
+mod session;
 mod user;
 
 use muster_runtime::feed::Actor;
