@@ -7,6 +7,7 @@ mod grpc;
 pub mod organisation;
 pub mod provisioning_log;
 pub mod secret;
+pub mod session;
 mod store;
 pub mod user;
 
@@ -14,6 +15,7 @@ use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
 use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
 use muster_proto::identity::v1::provisioning_log_service_server::ProvisioningLogServiceServer;
+use muster_proto::identity::v1::session_service_server::SessionServiceServer;
 use muster_proto::identity::v1::user_service_server::UserServiceServer;
 use muster_runtime::feed::{self, Feed};
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
@@ -35,6 +37,7 @@ pub const SERVICES: &[&str] = &[
     "muster.identity.v1.AdminService",
     "muster.identity.v1.ApiKeyService",
     "muster.identity.v1.ProvisioningLogService",
+    "muster.identity.v1.SessionService",
     "muster.identity.v1.UserService",
 ];
 
@@ -63,5 +66,6 @@ pub async fn start(
             ProvisioningLogServiceServer::new(identity.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
+        .add_service(SessionServiceServer::new(identity.clone()))
         .add_service(UserServiceServer::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES)))
 }
