@@ -4,6 +4,7 @@ pub mod check;
 pub mod demonstration;
 pub mod everything;
 pub mod feed_args;
+pub mod log_args;
 pub mod migrate;
 pub mod operate;
 pub mod parts;

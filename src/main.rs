@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use muster::check::CheckArgs;
 use muster::everything::{Everything, Options};
 use muster::feed_args::FeedArgs;
+use muster::log_args::LogArgs;
 use muster::migrate::MigrateArgs;
 use muster::operate::{AdminCommand, ApiKeyCommand, OrganisationCommand};
 use muster::parts::{FollowerArgs, GatewayArgs, IdentityArgs};
@@ -65,6 +66,8 @@ struct RunArgs {
     public_url: Option<String>,
     #[command(flatten)]
     feed: FeedArgs,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,6 +167,7 @@ async fn everything(args: RunArgs) -> anyhow::Result<()> {
         database_url: args.database_url,
         public_url: args.public_url,
         feed: args.feed.settings(),
+        log: args.log.settings(),
     };
     let everything = Everything::start(options, life.clone()).await?;
     let shown = tokio::select! {

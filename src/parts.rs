@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 use crate::feed_args::FeedArgs;
+use crate::log_args::LogArgs;
 
 /// How many connections each service holds at most.
 pub const CONNECTIONS: u32 = 16;
@@ -36,6 +37,9 @@ pub struct IdentityArgs {
     /// The feed
     #[command(flatten)]
     pub feed: FeedArgs,
+    /// The provisioning log
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// What a service needs that follows identity.
@@ -108,9 +112,10 @@ pub struct GatewayArgs {
 pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
     let life = stopped_by_signals();
     let settings = settings(args.database_url, muster_identity::SCHEMA);
-    let routes = muster_identity::start(&settings, args.feed.settings(), &life)
-        .await
-        .map_err(database_error)?;
+    let routes =
+        muster_identity::start(&settings, args.feed.settings(), args.log.settings(), &life)
+            .await
+            .map_err(database_error)?;
     serve(args.grpc_listen, routes, muster_identity::SERVICES, life).await
 }
 
@@ -157,10 +162,13 @@ pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         approver: Transport::connect(&args.approver_url)?,
         limits,
         trusts_traceparent: args.trust_traceparent,
+        life: life.clone(),
     });
     println!("HTTP address  {}", listener.local_addr()?);
     println!("SCIM base URL  {public_url}/scim/v2");
-    http_server::serve(listener, router, http_server::Limits::default(), life).await?;
+    http_server::serve(listener, router, http_server::Limits::default(), life.clone()).await?;
+    // What is left of the provisioning log.
+    life.drain().await;
     Ok(())
 }
 

@@ -25,6 +25,7 @@ mod large;
 mod leavers;
 mod lists;
 mod local_postgres;
+mod log;
 mod model;
 mod races;
 mod schemas;

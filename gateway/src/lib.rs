@@ -1,8 +1,10 @@
-//! The gateway: SCIM over HTTP in front of the services. It keeps no state and knows no SQL.
+//! The gateway: SCIM over HTTP and the admin console, in front of the services. It keeps no state and knows no SQL.
 
 mod auth;
+mod console;
 mod failure;
 mod parts;
+mod provisioning_log;
 mod scim;
 mod server;
 
@@ -11,9 +13,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
+use muster_runtime::life::Life;
 use muster_runtime::transport::Transport;
 
 pub use parts::Parts;
+use provisioning_log::Log;
 
 /// Limits of requests; `docs/operations.md` lists them.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +68,8 @@ pub struct Config {
     /// Whether requests go on with the trace that their `traceparent` names: where a proxy of our
     /// own in front sets it. Otherwise a request has a trace of its own, linked to the one named.
     pub trusts_traceparent: bool,
+    /// What the provisioning log is written with ends with it.
+    pub life: Life,
 }
 
 /// Everything that the gateway serves.
@@ -71,7 +77,9 @@ pub fn router(config: Config) -> Router {
     let limits = config.limits;
     let gateway = Gateway {
         scim_url: format!("{}/scim/v2", config.public_url).into(),
+        public_url: config.public_url.as_str().into(),
         trusts_traceparent: config.trusts_traceparent,
+        log: Log::start(config.identity.clone(), &config.life),
         parts: Parts::new(config),
         limits,
     };
@@ -79,6 +87,7 @@ pub fn router(config: Config) -> Router {
         .nest("/scim/v2", scim::routes())
         // `nest` takes the prefix alone, but not with a slash behind it.
         .route("/scim/v2/", any(scim::no_such_endpoint))
+        .merge(console::routes(&gateway))
         .merge(server::routes())
         .layer(axum::middleware::from_fn_with_state(gateway.clone(), server::observe))
         .with_state(gateway)
@@ -87,9 +96,12 @@ pub fn router(config: Config) -> Router {
 /// What requests share. Cloning it is cheap.
 #[derive(Debug, Clone)]
 struct Gateway {
+    /// The address that clients use, without a slash at the end.
+    public_url: Arc<str>,
     /// The SCIM base URL, which every `meta.location` begins with.
     scim_url: Arc<str>,
     parts: Parts,
     limits: Limits,
     trusts_traceparent: bool,
+    log: Log,
 }

@@ -76,7 +76,8 @@ impl Here {
         let in_process =
             |routes: Result<Routes, sqlx::Error>| Transport::in_process(routes.unwrap());
         let database = settings("identity", "muster_identity");
-        let identity = in_process(muster_identity::start(&database, feed(), &life).await);
+        let log = muster_identity::provisioning_log::Settings::default();
+        let identity = in_process(muster_identity::start(&database, feed(), log, &life).await);
         let database = settings("groups", "muster_group");
         let group = muster_group::start(&database, feed(), identity.clone(), &life).await;
         let database = settings("approver", "muster_approver");
@@ -89,6 +90,7 @@ impl Here {
             approver: approver.clone(),
             limits: muster_gateway::Limits::default(),
             trusts_traceparent: false,
+            life: life.clone(),
         });
         Self { system, tenant, identity, group, approver, router, life, written: Vec::new() }
     }

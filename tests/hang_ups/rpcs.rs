@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use muster_identity::secret;
 use muster_proto::approver::v1 as approver;
 use muster_proto::approver::v1::approver_service_client::ApproverServiceClient;
 use muster_proto::group::v1 as group;
@@ -9,7 +10,9 @@ use muster_proto::identity::v1 as identity;
 use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
 use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
-use tonic::{Response, Status, Streaming};
+use muster_proto::identity::v1::provisioning_log_service_client::ProvisioningLogServiceClient;
+use muster_proto::identity::v1::session_service_client::SessionServiceClient;
+use tonic::{Code, Response, Status, Streaming};
 
 use super::{Call, Here, Subject};
 use crate::support::feed::user;
@@ -33,6 +36,8 @@ where
 pub(super) fn all(here: &Here) -> Vec<Call> {
     let mut calls = users(here);
     calls.extend(organisations(here));
+    calls.extend(sessions(here));
+    calls.extend(provisioning_log(here));
     calls.extend(groups(here));
     calls.extend(approvers(here));
     calls
@@ -43,6 +48,15 @@ async fn first<T>(
     answer: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
 ) -> Result<Response<Option<T>>, Status> {
     answer.await?.into_inner().message().await.map(Response::new)
+}
+
+/// Done where the service refuses the secret that it was sent.
+async fn refused<T>(
+    answer: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<Response<()>, Status> {
+    let status = answer.await.err().unwrap();
+    let is_refusal = status.code() == Code::Unauthenticated;
+    if is_refusal { Ok(Response::new(())) } else { Err(status) }
 }
 
 fn organisation(subject: &Subject) -> String {
@@ -184,6 +198,67 @@ fn organisations(here: &Here) -> Vec<Call> {
         }
     ));
     calls
+}
+
+fn sessions(here: &Here) -> Vec<Call> {
+    use identity::*;
+    of!(
+        "muster.identity.v1.SessionService",
+        SessionServiceClient::new(here.identity.clone()),
+        {
+            "AuthenticateSession" => |c, s| refused(c.authenticate_session(
+                AuthenticateSessionRequest { secret: session(&s), unattended: false },
+            ));
+            "EndSession" => |c, s| c.end_session(EndSessionRequest { secret: session(&s) });
+        }
+    )
+}
+
+/// A session that nobody has.
+fn session(subject: &Subject) -> String {
+    secret::generate(secret::Kind::Session, organisation(subject).parse().unwrap())
+}
+
+fn provisioning_log(here: &Here) -> Vec<Call> {
+    use identity::*;
+    of!(
+        "muster.identity.v1.ProvisioningLogService",
+        ProvisioningLogServiceClient::new(here.identity.clone()),
+        {
+            "AppendProvisioningLog" => |c, s| c.append_provisioning_log(
+                AppendProvisioningLogRequest { entries: vec![entry(&s)] },
+            );
+            "GetProvisioningLogEntry" => |c, s| async {
+                let entry = entry(&s);
+                let (organisation_id, id) = (entry.organisation_id.clone(), entry.id.clone());
+                let entries = vec![entry];
+                c.append_provisioning_log(AppendProvisioningLogRequest { entries }).await?;
+                let request = GetProvisioningLogEntryRequest { organisation_id, id };
+                c.get_provisioning_log_entry(request).await
+            };
+            "ListProvisioningLog" => |c, s| c.list_provisioning_log(ListProvisioningLogRequest {
+                organisation_id: organisation(&s),
+                ..ListProvisioningLogRequest::default()
+            });
+            "SummariseProvisioning" => |c, s| c.summarise_provisioning(
+                SummariseProvisioningRequest { organisation_id: organisation(&s) },
+            );
+        }
+    )
+}
+
+fn entry(subject: &Subject) -> identity::ProvisioningLogEntry {
+    identity::ProvisioningLogEntry {
+        id: uuid::Uuid::now_v7().to_string(),
+        organisation_id: organisation(subject),
+        request_time: Some(std::time::SystemTime::now().into()),
+        method: "GET".into(),
+        path: "/Users".into(),
+        action: identity::ProvisioningAction::GetUser.into(),
+        outcome: identity::ProvisioningOutcome::Applied.into(),
+        status: 200,
+        ..identity::ProvisioningLogEntry::default()
+    }
 }
 
 async fn create_key(

@@ -180,9 +180,14 @@ impl System {
         self.start_part(part, &format!("muster_{part}"));
     }
 
+    /// The process of a part.
+    pub(crate) fn process(&self, part: &str) -> &Process {
+        self.processes.iter().find(|process| process.part == part).unwrap()
+    }
+
     /// The process id of a part.
     pub(crate) fn pid(&self, part: &str) -> &str {
-        &self.processes.iter().find(|process| process.part == part).unwrap().pid
+        &self.process(part).pid
     }
 
     /// How a role reaches the database.

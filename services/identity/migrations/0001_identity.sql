@@ -35,6 +35,18 @@ CREATE TABLE invitation (
     FOREIGN KEY (organisation_id, admin_id) REFERENCES admin ON DELETE CASCADE
 );
 
+-- Sessions of admins in the console. Only the SHA-256 of what the browser holds is kept.
+CREATE TABLE session (
+    organisation_id uuid        NOT NULL,
+    secret_hash     bytea       NOT NULL,
+    admin_id        uuid        NOT NULL,
+    created_at      timestamptz NOT NULL,
+    used_at         timestamptz NOT NULL,
+    PRIMARY KEY (organisation_id, secret_hash),
+    FOREIGN KEY (organisation_id, admin_id) REFERENCES admin ON DELETE CASCADE
+);
+CREATE INDEX session_admin ON session (organisation_id, admin_id);
+
 CREATE TABLE api_key (
     organisation_id uuid        NOT NULL REFERENCES organisation,
     api_key_id      uuid        NOT NULL,
@@ -106,6 +118,50 @@ CREATE TABLE user_email (
 );
 CREATE INDEX user_email_user ON user_email (organisation_id, user_id);
 
+-- Every SCIM request, for as long as it is kept. An id is of version 7 and made when the request
+-- begins: in the order of the ids is in the order of time.
+CREATE TABLE provisioning_log (
+    organisation_id      uuid        NOT NULL,
+    entry_id             uuid        NOT NULL,
+    requested_at         timestamptz NOT NULL,
+    duration_us          bigint      NOT NULL,
+    api_key_id           uuid,
+    method               text        NOT NULL,
+    path                 text        NOT NULL,
+    action               smallint    NOT NULL,
+    outcome              smallint    NOT NULL,
+    status               smallint    NOT NULL,
+    subject              smallint    NOT NULL,
+    subject_id           uuid,
+    subject_name         text,
+    subject_name_key     text        COLLATE "C",
+    scim_type            text        NOT NULL,
+    detail               text        NOT NULL,
+    unknown_member_ids   jsonb       NOT NULL,
+    unknown_member_count integer     NOT NULL,
+    trace_id             text        NOT NULL,
+    user_agent           text        NOT NULL,
+    PRIMARY KEY (organisation_id, entry_id)
+);
+CREATE INDEX provisioning_log_outcome ON provisioning_log (organisation_id, outcome, entry_id)
+    WHERE outcome <> 1;
+CREATE INDEX provisioning_log_subject ON provisioning_log (organisation_id, subject_id, entry_id)
+    WHERE subject_id IS NOT NULL;
+CREATE INDEX provisioning_log_name ON provisioning_log (organisation_id, subject_name_key)
+    WHERE subject_name_key IS NOT NULL;
+CREATE INDEX provisioning_log_key ON provisioning_log (organisation_id, api_key_id, entry_id);
+
+-- How often there was what in the log, also of what is no longer kept: some twenty rows each.
+CREATE TABLE provisioning_count (
+    organisation_id uuid        NOT NULL,
+    action          smallint    NOT NULL,
+    outcome         smallint    NOT NULL,
+    count           bigint      NOT NULL,
+    first_at        timestamptz NOT NULL,
+    last_at         timestamptz NOT NULL,
+    PRIMARY KEY (organisation_id, action, outcome)
+);
+
 -- The feed (libs/runtime/src/feed.rs), the same in every service.
 CREATE TABLE feed_lock (
     organisation_id uuid NOT NULL PRIMARY KEY
@@ -141,7 +197,7 @@ CREATE INDEX change_written_at ON change (written_at);
 DO $$
 DECLARE name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['organisation', 'admin', 'invitation', 'api_key', 'users', 'user_email', 'feed_lock', 'feed_key', 'change'] LOOP
+    FOREACH name IN ARRAY ARRAY['organisation', 'admin', 'invitation', 'session', 'api_key', 'users', 'user_email', 'provisioning_log', 'provisioning_count', 'feed_lock', 'feed_key', 'change'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
         IF name <> 'feed_key' THEN
@@ -156,7 +212,10 @@ CREATE POLICY everybody ON feed_lock FOR SELECT USING (true);
 CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
 
 GRANT SELECT, INSERT, UPDATE ON organisation, api_key TO muster_identity;
-GRANT SELECT, INSERT, UPDATE, DELETE ON admin, invitation, users, user_email TO muster_identity;
+-- DELETE, because the log is not kept for ever. What it says stays as it was written.
+GRANT SELECT, INSERT, DELETE ON provisioning_log TO muster_identity;
+GRANT SELECT, INSERT, UPDATE ON provisioning_count TO muster_identity;
+GRANT SELECT, INSERT, UPDATE, DELETE ON admin, invitation, session, users, user_email TO muster_identity;
 -- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
 GRANT SELECT, INSERT, DELETE ON change TO muster_identity;
 -- To mend totals; what a change says stays as it was written.

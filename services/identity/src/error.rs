@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use muster_runtime::feed::InvalidPageToken;
 use muster_runtime::grpc::database_status;
-use muster_runtime::id::InvalidId;
+use muster_runtime::id::{ApiKeyId, InvalidId, OrganisationId};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -50,6 +50,14 @@ pub enum Error {
     /// A secret that is unknown, revoked or expired, or of a suspended organisation.
     #[error("the key is unknown, revoked or expired, or its organisation is suspended")]
     Unauthenticated,
+    /// The same for a key that there is: whoever sent it holds its secret.
+    #[error("the key is unknown, revoked or expired, or its organisation is suspended")]
+    KeyRefused {
+        /// Whose it is.
+        organisation: OrganisationId,
+        /// The key.
+        api_key: ApiKeyId,
+    },
     /// A page token that is no longer good.
     #[error("page_token has expired; begin again without it")]
     PageTokenExpired,
@@ -120,6 +128,17 @@ impl From<Error> for Status {
                 info("STILL_ACTIVE", &[]),
             ),
             Error::Unauthenticated => Status::unauthenticated(message),
+            Error::KeyRefused { organisation, api_key } => Status::with_error_details(
+                Code::Unauthenticated,
+                message,
+                info(
+                    "API_KEY_REFUSED",
+                    &[
+                        ("organisation_id", &organisation.to_string()),
+                        ("api_key_id", &api_key.to_string()),
+                    ],
+                ),
+            ),
             Error::PageTokenExpired => Status::failed_precondition(message),
             Error::Busy => Status::unavailable(message),
             Error::Database(error) => database_status(&error),

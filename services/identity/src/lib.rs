@@ -1,17 +1,21 @@
-//! The identity service: organisations, their admins and API keys, users, and the feed of user
-//! changes. It knows nothing of SCIM JSON, HTTP, groups or approver rules.
+//! The identity service: organisations, their admins and API keys, users, the feed of user changes,
+//! and the provisioning log. It knows nothing of SCIM JSON, HTTP, groups or approver rules.
 
 pub mod content_region;
 mod error;
 mod grpc;
 pub mod organisation;
+pub mod provisioning_log;
 pub mod secret;
+pub mod session;
 mod store;
 pub mod user;
 
 use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
 use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
+use muster_proto::identity::v1::provisioning_log_service_server::ProvisioningLogServiceServer;
+use muster_proto::identity::v1::session_service_server::SessionServiceServer;
 use muster_proto::identity::v1::user_service_server::UserServiceServer;
 use muster_runtime::feed::{self, Feed};
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
@@ -32,6 +36,8 @@ pub const SERVICES: &[&str] = &[
     "muster.identity.v1.OrganisationService",
     "muster.identity.v1.AdminService",
     "muster.identity.v1.ApiKeyService",
+    "muster.identity.v1.ProvisioningLogService",
+    "muster.identity.v1.SessionService",
     "muster.identity.v1.UserService",
 ];
 
@@ -46,13 +52,20 @@ struct Identity {
 pub async fn start(
     database: &Settings,
     feed: feed::Settings,
+    log: provisioning_log::Settings,
     life: &Life,
 ) -> Result<Routes, sqlx::Error> {
     let database = Database::connect(database, life).await?;
     let feed = Feed::open("identity", database.clone(), life.clone(), feed).await?;
+    life.spawn(provisioning_log::prune_for_ever(database.clone(), log, life.clone()));
     let identity = Identity { database, feed };
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))
+        .add_service(
+            ProvisioningLogServiceServer::new(identity.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(SessionServiceServer::new(identity.clone()))
         .add_service(UserServiceServer::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES)))
 }

@@ -3,6 +3,8 @@
 mod admin;
 mod api_key;
 mod organisation;
+mod provisioning_log;
+mod session;
 mod user;
 
 use muster_runtime::feed::Actor;

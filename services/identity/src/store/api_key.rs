@@ -142,9 +142,11 @@ pub(crate) async fn authenticate(
         &hash[..],
         now,
     )
-    .fetch_optional(connection)
-    .await?
-    .ok_or(Error::Unauthenticated)?;
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else {
+        return Err(refused(connection, organisation, hash).await?);
+    };
     let stale = row.last_used_at.is_none_or(|used| now - used > time::Duration::minutes(1));
     let key = Row {
         organisation_id: row.organisation_id,
@@ -170,6 +172,24 @@ pub(crate) async fn authenticate(
         created_at: row.created_at,
     };
     Ok((key.into(), organisation.into(), stale))
+}
+
+/// Why a key may not be used: whose it is, where it is anybody's.
+async fn refused(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    hash: Hash,
+) -> Result<Error, sqlx::Error> {
+    let id = sqlx::query_scalar!(
+        r#"SELECT api_key_id AS "api_key_id: ApiKeyId"
+             FROM identity.api_key
+            WHERE organisation_id = $1 AND secret_hash = $2"#,
+        organisation as OrganisationId,
+        &hash[..],
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(id.map_or(Error::Unauthenticated, |api_key| Error::KeyRefused { organisation, api_key }))
 }
 
 /// Notes a key's use.

@@ -3,4 +3,6 @@
 pub(crate) mod admin;
 pub(crate) mod api_key;
 pub(crate) mod organisation;
+pub(crate) mod provisioning_log;
+pub(crate) mod session;
 pub(crate) mod user;
