@@ -124,6 +124,7 @@ impl Everything {
             approver: Transport::in_process(approver.clone()),
             limits: muster_gateway::Limits::default(),
             trusts_traceparent: false,
+            trusts_forwarded_for: false,
         });
         let services =
             [muster_identity::SERVICES, muster_group::SERVICES, muster_approver::SERVICES].concat();

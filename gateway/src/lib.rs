@@ -65,6 +65,9 @@ pub struct Config {
     /// Whether requests go on with the trace that their `traceparent` names: where a proxy of our
     /// own in front sets it. Otherwise a request has a trace of its own, linked to the one named.
     pub trusts_traceparent: bool,
+    /// Whether `X-Forwarded-For` says who the client is: where a proxy of our own in front adds to
+    /// it. Otherwise it is whoever is at the other end of the connection.
+    pub trusts_forwarded_for: bool,
 }
 
 /// Everything that the gateway serves.
@@ -74,6 +77,7 @@ pub fn router(config: Config) -> Router {
         scim_url: format!("{}/scim/v2", config.public_url).into(),
         public_url: config.public_url.as_str().into(),
         trusts_traceparent: config.trusts_traceparent,
+        trusts_forwarded_for: config.trusts_forwarded_for,
         parts: Parts::new(config),
         limits,
     };
@@ -97,4 +101,5 @@ struct Gateway {
     parts: Parts,
     limits: Limits,
     trusts_traceparent: bool,
+    trusts_forwarded_for: bool,
 }

@@ -5,6 +5,7 @@ pub mod content_region;
 mod error;
 mod grpc;
 pub mod organisation;
+mod password;
 pub mod secret;
 pub mod session;
 mod store;
@@ -12,6 +13,7 @@ pub mod user;
 
 use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
+use muster_proto::identity::v1::audit_service_server::AuditServiceServer;
 use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
 use muster_proto::identity::v1::session_service_server::SessionServiceServer;
 use muster_proto::identity::v1::user_service_server::UserServiceServer;
@@ -22,6 +24,7 @@ use muster_runtime::postgres::{Database, Settings};
 use tonic::service::Routes;
 
 pub use error::Error;
+use password::Passwords;
 
 /// The Postgres schema that the service owns.
 pub const SCHEMA: &str = "identity";
@@ -34,6 +37,7 @@ pub const SERVICES: &[&str] = &[
     "muster.identity.v1.OrganisationService",
     "muster.identity.v1.AdminService",
     "muster.identity.v1.ApiKeyService",
+    "muster.identity.v1.AuditService",
     "muster.identity.v1.SessionService",
     "muster.identity.v1.UserService",
 ];
@@ -43,6 +47,7 @@ pub const SERVICES: &[&str] = &[
 struct Identity {
     database: Database,
     feed: Feed,
+    passwords: Passwords,
 }
 
 /// Connects to the database and returns the services to serve.
@@ -53,10 +58,11 @@ pub async fn start(
 ) -> Result<Routes, sqlx::Error> {
     let database = Database::connect(database, life).await?;
     let feed = Feed::open("identity", database.clone(), life.clone(), feed).await?;
-    let identity = Identity { database, feed };
+    let identity = Identity { database, feed, passwords: Passwords::new() };
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))
+        .add_service(AuditServiceServer::new(identity.clone()))
         .add_service(SessionServiceServer::new(identity.clone()))
         .add_service(UserServiceServer::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES)))
 }

@@ -2,8 +2,10 @@
 
 mod admin;
 mod api_key;
+mod audit;
 mod organisation;
 mod session;
+mod sign_in;
 mod user;
 
 use muster_runtime::feed::Actor;

@@ -2,6 +2,9 @@
 
 pub(crate) mod admin;
 pub(crate) mod api_key;
+pub(crate) mod audit;
+pub(crate) mod invitation;
 pub(crate) mod organisation;
 pub(crate) mod session;
+pub(crate) mod sign_in;
 pub(crate) mod user;
