@@ -5,7 +5,10 @@ use muster_proto::approver::v1::{self as approver, Approver};
 use muster_proto::group::v1 as group;
 use muster_proto::group::v1::group_service_client::GroupServiceClient;
 use muster_proto::identity::v1::User;
+use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
+use muster_proto::identity::v1::audit_service_client::AuditServiceClient;
+use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_runtime::deadline;
@@ -18,6 +21,12 @@ use crate::Config;
 /// Clients of the services. Cloning them is cheap.
 #[derive(Debug, Clone)]
 pub struct Parts {
+    /// Admins, in identity.
+    pub admins: AdminServiceClient<Transport>,
+    /// What admins have done, in identity.
+    pub audit: AuditServiceClient<Transport>,
+    /// Organisations, in identity.
+    pub organisations: OrganisationServiceClient<Transport>,
     /// API keys, in identity.
     pub api_keys: ApiKeyServiceClient<Transport>,
     /// Sessions in the console, in identity.
@@ -34,6 +43,9 @@ pub struct Parts {
 impl Parts {
     pub(crate) fn new(config: Config) -> Self {
         Self {
+            admins: AdminServiceClient::new(config.identity.clone()),
+            audit: AuditServiceClient::new(config.identity.clone()),
+            organisations: OrganisationServiceClient::new(config.identity.clone()),
             api_keys: ApiKeyServiceClient::new(config.identity.clone()),
             sessions: SessionServiceClient::new(config.identity.clone()),
             users: UserServiceClient::new(config.identity)

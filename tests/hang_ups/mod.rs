@@ -90,6 +90,7 @@ impl Here {
             approver: approver.clone(),
             limits: muster_gateway::Limits::default(),
             trusts_traceparent: false,
+            trusts_forwarded_for: false,
             life: life.clone(),
         });
         Self { system, tenant, identity, group, approver, router, life, written: Vec::new() }

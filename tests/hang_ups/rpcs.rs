@@ -9,9 +9,11 @@ use muster_proto::group::v1 as group;
 use muster_proto::identity::v1 as identity;
 use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
+use muster_proto::identity::v1::audit_service_client::AuditServiceClient;
 use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
 use muster_proto::identity::v1::provisioning_log_service_client::ProvisioningLogServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
+use muster_runtime::transport::Transport;
 use tonic::{Code, Response, Status, Streaming};
 
 use super::{Call, Here, Subject};
@@ -36,7 +38,7 @@ where
 pub(super) fn all(here: &Here) -> Vec<Call> {
     let mut calls = users(here);
     calls.extend(organisations(here));
-    calls.extend(sessions(here));
+    calls.extend(admins(here));
     calls.extend(provisioning_log(here));
     calls.extend(groups(here));
     calls.extend(approvers(here));
@@ -55,7 +57,7 @@ async fn refused<T>(
     answer: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<Response<()>, Status> {
     let status = answer.await.err().unwrap();
-    let is_refusal = status.code() == Code::Unauthenticated;
+    let is_refusal = matches!(status.code(), Code::Unauthenticated | Code::NotFound);
     if is_refusal { Ok(Response::new(())) } else { Err(status) }
 }
 
@@ -154,26 +156,10 @@ fn organisations(here: &Here) -> Vec<Call> {
                     unknown_members: UnknownMembers::LeaveOut.into(),
                     ..Organisation::default()
                 }),
+                ..UpdateOrganisationRequest::default()
             });
         }
     );
-    calls.extend(of!(
-        "muster.identity.v1.AdminService",
-        AdminServiceClient::new(here.identity.clone()),
-        {
-            "CreateAdmin" => |c, s| c.create_admin(CreateAdminRequest {
-                admin: Some(Admin {
-                    organisation_id: organisation(&s),
-                    email: format!("admin{}@a.example", s.number),
-                    display_name: "Ann".into(),
-                    ..Admin::default()
-                }),
-            });
-            "ListAdmins" => |c, s| c.list_admins(ListAdminsRequest {
-                organisation_id: organisation(&s),
-            });
-        }
-    ));
     calls.extend(of!(
         "muster.identity.v1.ApiKeyService",
         ApiKeyServiceClient::new(here.identity.clone()),
@@ -187,7 +173,7 @@ fn organisations(here: &Here) -> Vec<Call> {
                 c.revoke_api_key(RevokeApiKeyRequest {
                     organisation_id: organisation(&s),
                     id: key.unwrap_or_default().id,
-                    actor: None,
+                    ..RevokeApiKeyRequest::default()
                 })
                 .await
             };
@@ -200,23 +186,162 @@ fn organisations(here: &Here) -> Vec<Call> {
     calls
 }
 
-fn sessions(here: &Here) -> Vec<Call> {
-    use identity::*;
-    of!(
-        "muster.identity.v1.SessionService",
-        SessionServiceClient::new(here.identity.clone()),
-        {
-            "AuthenticateSession" => |c, s| refused(c.authenticate_session(
-                AuthenticateSessionRequest { secret: session(&s), unattended: false },
-            ));
-            "EndSession" => |c, s| c.end_session(EndSessionRequest { secret: session(&s) });
-        }
-    )
+/// What an admin is asked for.
+const PASSWORD: &str = "a horse that is correct";
+
+/// Calls about one admin of the subject's own.
+#[derive(Clone)]
+struct Admins {
+    admins: AdminServiceClient<Transport>,
+    sessions: SessionServiceClient<Transport>,
 }
 
-/// A session that nobody has.
-fn session(subject: &Subject) -> String {
-    secret::generate(secret::Kind::Session, organisation(subject).parse().unwrap())
+impl Admins {
+    /// Invites somebody; the admin and the secret of the link.
+    async fn invite(&mut self, subject: &Subject) -> Result<(identity::Admin, String), Status> {
+        let admin = identity::Admin {
+            organisation_id: organisation(subject),
+            email: format!("admin{}@a.example", subject.number),
+            display_name: "Ann".into(),
+            ..identity::Admin::default()
+        };
+        let request = identity::CreateAdminRequest {
+            admin: Some(admin),
+            ..identity::CreateAdminRequest::default()
+        };
+        let created = self.admins.create_admin(request).await?.into_inner();
+        Ok((created.admin.unwrap_or_default(), created.invitation))
+    }
+
+    async fn accept(
+        &mut self,
+        secret: String,
+    ) -> Result<Response<identity::SignInResponse>, Status> {
+        let request = identity::AcceptInvitationRequest {
+            secret,
+            password: PASSWORD.into(),
+            ..identity::AcceptInvitationRequest::default()
+        };
+        self.sessions.accept_invitation(request).await
+    }
+
+    /// An admin with a password, and the secret of a session.
+    async fn signed_in(&mut self, subject: &Subject) -> Result<(identity::Admin, String), Status> {
+        let (admin, invitation) = self.invite(subject).await?;
+        Ok((admin, self.accept(invitation).await?.into_inner().session))
+    }
+}
+
+fn admins(here: &Here) -> Vec<Call> {
+    use identity::*;
+    let client = Admins {
+        admins: AdminServiceClient::new(here.identity.clone()),
+        sessions: SessionServiceClient::new(here.identity.clone()),
+    };
+    let mut calls = of!("muster.identity.v1.AdminService", client, {
+        "CreateAdmin" => |c, s| async { c.invite(&s).await.map(Response::new) };
+        "ListAdmins" => |c, s| c.admins.list_admins(ListAdminsRequest {
+            organisation_id: organisation(&s),
+        });
+        "ResetAdmin" => |c, s| async {
+            let (admin, _) = c.invite(&s).await?;
+            c.admins.reset_admin(ResetAdminRequest {
+                organisation_id: organisation(&s),
+                key: Some(reset_admin_request::Key::Id(admin.id)),
+                ..ResetAdminRequest::default()
+            })
+            .await
+        };
+        "DeleteAdmin" => |c, s| async {
+            let (admin, _) = c.invite(&s).await?;
+            c.admins.delete_admin(DeleteAdminRequest {
+                organisation_id: organisation(&s),
+                id: admin.id,
+                ..DeleteAdminRequest::default()
+            })
+            .await
+        };
+    });
+    calls.extend(of!("muster.identity.v1.SessionService", client, {
+        "SignIn" => |c, s| async {
+            let (admin, _) = c.signed_in(&s).await?;
+            let password = PASSWORD.into();
+            let request = SignInRequest { email: admin.email, password, ..SignInRequest::default() };
+            c.sessions.sign_in(request).await
+        };
+        "SignInVerified" => |c, s| async {
+            let (admin, _) = c.invite(&s).await?;
+            let request =
+                SignInVerifiedRequest { email: admin.email, ..SignInVerifiedRequest::default() };
+            c.sessions.sign_in_verified(request).await
+        };
+        "ChooseOrganisation" => |c, s| refused(c.sessions.choose_organisation(
+            ChooseOrganisationRequest {
+                secret: nobodys(secret::Kind::Choice, &s),
+                ..ChooseOrganisationRequest::default()
+            },
+        ));
+        "GetInvitation" => |c, s| async {
+            let (_, secret) = c.invite(&s).await?;
+            c.sessions.get_invitation(GetInvitationRequest { secret }).await
+        };
+        "AcceptInvitation" => |c, s| async {
+            let (_, invitation) = c.invite(&s).await?;
+            c.accept(invitation).await
+        };
+        "ChangePassword" => |c, s| async {
+            let (admin, _) = c.signed_in(&s).await?;
+            c.sessions.change_password(ChangePasswordRequest {
+                organisation_id: organisation(&s),
+                admin_id: admin.id,
+                current_password: PASSWORD.into(),
+                new_password: "another horse, as correct".into(),
+                ..ChangePasswordRequest::default()
+            })
+            .await
+        };
+        "AuthenticateSession" => |c, s| async {
+            let (_, secret) = c.signed_in(&s).await?;
+            let request = AuthenticateSessionRequest { secret, unattended: false };
+            c.sessions.authenticate_session(request).await
+        };
+        "EndSession" => |c, s| async {
+            let (_, secret) = c.signed_in(&s).await?;
+            c.sessions.end_session(EndSessionRequest { secret, ..EndSessionRequest::default() }).await
+        };
+        "EndSessions" => |c, s| async {
+            let (admin, _) = c.signed_in(&s).await?;
+            c.sessions.end_sessions(EndSessionsRequest {
+                organisation_id: organisation(&s),
+                admin_id: admin.id,
+                ..EndSessionsRequest::default()
+            })
+            .await
+        };
+    }));
+    calls.extend(of!(
+        "muster.identity.v1.AuditService",
+        AuditServiceClient::new(here.identity.clone()),
+        {
+            "CreateAuditEvent" => |c, s| c.create_audit_event(CreateAuditEventRequest {
+                event: Some(AuditEvent {
+                    organisation_id: organisation(&s),
+                    action: AuditAction::Exported.into(),
+                    ..AuditEvent::default()
+                }),
+            });
+            "ListAuditEvents" => |c, s| c.list_audit_events(ListAuditEventsRequest {
+                organisation_id: organisation(&s),
+                ..ListAuditEventsRequest::default()
+            });
+        }
+    ));
+    calls
+}
+
+/// A secret that nobody has.
+fn nobodys(kind: secret::Kind, subject: &Subject) -> String {
+    secret::generate(kind, organisation(subject).parse().unwrap())
 }
 
 fn provisioning_log(here: &Here) -> Vec<Call> {
@@ -262,7 +387,7 @@ fn entry(subject: &Subject) -> identity::ProvisioningLogEntry {
 }
 
 async fn create_key(
-    keys: &mut ApiKeyServiceClient<muster_runtime::transport::Transport>,
+    keys: &mut ApiKeyServiceClient<Transport>,
     organisation_id: String,
 ) -> Result<Response<identity::CreateApiKeyResponse>, Status> {
     let key = identity::ApiKey {
@@ -270,7 +395,11 @@ async fn create_key(
         label: "another".into(),
         ..identity::ApiKey::default()
     };
-    keys.create_api_key(identity::CreateApiKeyRequest { api_key: Some(key), actor: None }).await
+    let request = identity::CreateApiKeyRequest {
+        api_key: Some(key),
+        ..identity::CreateApiKeyRequest::default()
+    };
+    keys.create_api_key(request).await
 }
 
 fn groups(here: &Here) -> Vec<Call> {

@@ -1,5 +1,6 @@
 //! What the end-to-end tests share.
 
+pub(crate) mod browser;
 pub(crate) mod collector;
 pub(crate) mod feed;
 pub(crate) mod feed_proxy;

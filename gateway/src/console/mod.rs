@@ -44,14 +44,18 @@
 //!   (`data-opens="id"`, and `data-shown` on a dialog to open it at once) and forms that submit
 //!   when a choice changes (`data-submits`). What needs it is marked `class="js"`, what stands in
 //!   for it `class="no-js"`.
+//! - **Times** are written by [`moment`](moment::moment).
 //! - **Looks**: `assets/console.css` begins with a list of what there is.
 
 mod assets;
+mod client;
 mod csrf;
 mod frame;
 mod input;
+mod moment;
 mod session;
 mod set_up;
+mod sign_in;
 
 use axum::Router;
 use axum::extract::Request;
@@ -75,6 +79,7 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
     Router::new()
         .merge(signed_in)
         .merge(assets::routes())
+        .merge(sign_in::routes())
         .route("/admin/", get(async || Redirect::permanent(HOME)))
         .route("/admin/{*path}", any(async || Problem::no_such_page()))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
