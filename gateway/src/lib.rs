@@ -2,6 +2,8 @@
 
 mod auth;
 mod console;
+mod docs;
+mod errors;
 mod failure;
 mod parts;
 mod provisioning_log;
@@ -92,6 +94,7 @@ pub fn router(config: Config) -> Router {
         // `nest` takes the prefix alone, but not with a slash behind it.
         .route("/scim/v2/", any(scim::no_such_endpoint))
         .merge(console::routes(&gateway))
+        .merge(docs::routes())
         .merge(server::routes())
         .layer(axum::middleware::from_fn_with_state(gateway.clone(), server::observe))
         .with_state(gateway)

@@ -88,6 +88,11 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
         .layer(from_fn_with_state(gateway.clone(), transport_security))
 }
 
+/// The address of one of the `assets`, for pages outside the console.
+pub(crate) fn asset(name: &str) -> String {
+    assets::address(name)
+}
+
 /// What pages may do: run our script, show our style, send forms to us; nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; \
