@@ -1,3 +1,4 @@
 //! The console and the documentation in a real browser.
 
-mod browser;
+mod chromium;
+mod pages;

@@ -228,6 +228,11 @@ impl System {
         Tenant { id, client }
     }
 
+    /// Scheme and authority of every page.
+    pub(crate) fn origin(&self) -> &str {
+        self.scim_url.strip_suffix("/scim/v2").unwrap()
+    }
+
     pub(crate) fn identity(&self) -> Transport {
         Transport::connect(&self.identity_url).unwrap()
     }

@@ -42,18 +42,18 @@ impl Look {
 }
 
 /// A browser with a profile of its own.
-pub(crate) struct Browser {
+pub(crate) struct Chromium {
     client: Client,
     driver: Child,
     origin: String,
     _profile: TempDir,
 }
 
-impl Browser {
+impl Chromium {
     /// Starts a browser that looks at pages of `origin`, such as `http://127.0.0.1:8080`.
     pub(crate) async fn start(origin: &str) -> Self {
         let mut driver = Command::new("chromedriver")
-            .args(["--port=0", "--log-level=OFF"])
+            .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -285,7 +285,7 @@ impl Browser {
     }
 }
 
-impl Drop for Browser {
+impl Drop for Chromium {
     fn drop(&mut self) {
         // Of a test that failed; the browser ends with its driver.
         drop(self.driver.kill());
