@@ -29,3 +29,4 @@ mod races;
 mod schemas;
 mod sequential;
 mod sessions;
+mod settings;
