@@ -33,3 +33,4 @@ mod races;
 mod schemas;
 mod sequential;
 mod sessions;
+mod settings;

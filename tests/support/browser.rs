@@ -29,6 +29,7 @@ pub(crate) struct Browser {
     pub(crate) url: String,
     /// Name and value, as it was set.
     cookie: Mutex<Option<String>>,
+    pub(crate) address: IpAddr,
 }
 
 /// What a browser shows.
@@ -74,6 +75,7 @@ impl Browser {
             http: Client::builder(TokioExecutor::new()).build(connector),
             url: system.scim_url.strip_suffix("/scim/v2").unwrap().to_owned(),
             cookie: Mutex::new(None),
+            address,
         }
     }
 

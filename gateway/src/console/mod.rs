@@ -55,6 +55,7 @@ mod input;
 mod moment;
 mod session;
 mod set_up;
+mod settings;
 mod sign_in;
 
 use axum::Router;
@@ -75,6 +76,7 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
     let signed_in = Router::new()
         .merge(set_up::routes())
         .merge(session::routes())
+        .merge(settings::routes())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_token));
     Router::new()
         .merge(signed_in)
