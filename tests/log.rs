@@ -45,13 +45,14 @@ pub(crate) async fn logged(
 ) -> Vec<ProvisioningLogEntry> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut entries = list(system, everything(tenant)).await;
+        let request = ListProvisioningLogRequest { page_size: 1_000, ..everything(tenant) };
+        let mut entries = list(system, request).await;
         if entries.len() >= count {
             assert_eq!(entries.len(), count, "{entries:#?}");
             entries.reverse();
             return entries;
         }
-        assert!(Instant::now() < deadline, "{} of {count} came: {entries:#?}", entries.len());
+        assert!(Instant::now() < deadline, "{} of {count} came", entries.len());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

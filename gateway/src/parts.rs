@@ -6,6 +6,7 @@ use muster_proto::group::v1 as group;
 use muster_proto::group::v1::group_service_client::GroupServiceClient;
 use muster_proto::identity::v1::User;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
+use muster_proto::identity::v1::provisioning_log_service_client::ProvisioningLogServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_runtime::deadline;
@@ -20,6 +21,8 @@ use crate::Config;
 pub struct Parts {
     /// API keys, in identity.
     pub api_keys: ApiKeyServiceClient<Transport>,
+    /// The provisioning log, in identity.
+    pub provisioning_log: ProvisioningLogServiceClient<Transport>,
     /// Sessions in the console, in identity.
     pub sessions: SessionServiceClient<Transport>,
     /// Users, in identity.
@@ -35,6 +38,8 @@ impl Parts {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             api_keys: ApiKeyServiceClient::new(config.identity.clone()),
+            provisioning_log: ProvisioningLogServiceClient::new(config.identity.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
             sessions: SessionServiceClient::new(config.identity.clone()),
             users: UserServiceClient::new(config.identity)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),

@@ -48,8 +48,10 @@
 
 mod assets;
 mod csrf;
+mod csv_out;
 mod frame;
 mod input;
+mod log;
 mod session;
 mod set_up;
 
@@ -70,6 +72,7 @@ pub(crate) const HOME: &str = "/admin";
 pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
     let signed_in = Router::new()
         .merge(set_up::routes())
+        .merge(log::routes())
         .merge(session::routes())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_token));
     Router::new()
