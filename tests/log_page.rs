@@ -32,10 +32,12 @@ async fn an_admin_sees_each_request_and_a_failure_exactly_as_okta_got_it_with_wh
     let refused = client.post("/Users", &json!({"userName": "ANN@a.example"})).await.unwrap();
     let members = json!({"displayName": "Blue", "members": [{"value": "nobody-at-all"}]});
     client.post("/Groups", &members).await.unwrap();
-    let entries: Vec<ProvisioningLogEntry> = logged(system, &tenant, 3).await;
+    client.get("/Users").await.unwrap();
+    let entries: Vec<ProvisioningLogEntry> = logged(system, &tenant, 4).await;
 
     let page = console.get("/admin/log").await;
-    assert_eq!((page.status, rows(&page.text)), (200, 3));
+    assert_eq!((page.status, rows(&page.text)), (200, 4));
+    assert_eq!(rows(&console.get("/admin/log?show=changes").await.text), 3);
     for shown in ["Create a person", "ANN@a.example", "Blue", "Applied in part", "Failed", "409"] {
         assert!(page.text.contains(shown), "{shown}");
     }

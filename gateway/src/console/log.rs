@@ -39,7 +39,7 @@ pub(super) fn routes() -> Router<Gateway> {
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
 struct Criteria {
-    /// `failed`, `in-part` or nothing.
+    /// `changes`, `failed`, `in-part` or nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
     show: String,
     /// The id of a user or group, or how its name begins.
@@ -74,6 +74,7 @@ impl Criteria {
             subject_id: subject_id.to_owned(),
             subject_name_prefix: prefix.to_owned(),
             api_key_id: self.key.clone(),
+            changes_only: self.show == "changes",
             since: None,
             until: None,
         }
