@@ -188,36 +188,53 @@ fn limits(gateway: &Gateway) -> Vec<(&'static str, String)> {
     let limits = gateway.limits;
     let (results, default) = (limits.max_results, DEFAULT_RESULTS);
     vec![
-        ("Request body", format!("{} bytes (413)", limits.body_bytes)),
+        ("Request body", format!("{} bytes (413)", thousands(limits.body_bytes))),
         ("Time for the body to arrive", format!("{} s (408)", limits.body_time.as_secs())),
         ("Time for a request", format!("{} s (503)", limits.request_time.as_secs())),
         ("Resources in a list", format!("{results}; {default} where count is not sent")),
-        ("A cursor's life", format!("{} s", PAGE_TOKEN_LIFETIME.whole_seconds())),
-        ("Operations in a PATCH", format!("{} (413)", patch::MOST_OPERATIONS)),
+        ("A cursor's life", format!("{} minutes", PAGE_TOKEN_LIFETIME.whole_minutes())),
+        ("Operations in a PATCH", format!("{} (413)", thousands(patch::MOST_OPERATIONS))),
         (
             "Bulk request",
-            format!("{} operations, {} bytes (413)", limits.bulk_operations, limits.bulk_bytes),
+            format!(
+                "{} operations, {} bytes (413)",
+                thousands(limits.bulk_operations),
+                thousands(limits.bulk_bytes)
+            ),
         ),
         (
             "Filter",
             format!(
                 "{} bytes, {} levels deep, {} comparisons (400 invalidFilter)",
-                filter::LONGEST,
+                thousands(filter::LONGEST),
                 filter::DEEPEST,
                 filter::MOST_NODES
             ),
         ),
         ("JSON nesting", format!("{} levels (400 invalidSyntax)", json::DEEPEST)),
-        ("Text", format!("{} characters (400 invalidValue)", resource::LONGEST_STRING)),
+        ("Text", format!("{} characters (400 invalidValue)", thousands(resource::LONGEST_STRING))),
         (
             "Photo or certificate",
-            format!("{} characters (400 invalidValue)", resource::LONGEST_BINARY),
+            format!("{} characters (400 invalidValue)", thousands(resource::LONGEST_BINARY)),
         ),
         (
             "Values of an attribute other than members",
-            format!("{} (400 invalidValue)", resource::MOST_VALUES),
+            format!("{} (400 invalidValue)", thousands(resource::MOST_VALUES)),
         ),
     ]
+}
+
+/// A number as people read it: `1,048,576`.
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 #[derive(Template)]

@@ -9,6 +9,7 @@ use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
 use muster_proto::identity::v1::audit_service_client::AuditServiceClient;
 use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
+use muster_proto::identity::v1::provisioning_log_service_client::ProvisioningLogServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_runtime::deadline;
@@ -29,6 +30,8 @@ pub struct Parts {
     pub organisations: OrganisationServiceClient<Transport>,
     /// API keys, in identity.
     pub api_keys: ApiKeyServiceClient<Transport>,
+    /// The provisioning log, in identity.
+    pub provisioning_log: ProvisioningLogServiceClient<Transport>,
     /// Sessions in the console, in identity.
     pub sessions: SessionServiceClient<Transport>,
     /// Users, in identity.
@@ -47,6 +50,8 @@ impl Parts {
             audit: AuditServiceClient::new(config.identity.clone()),
             organisations: OrganisationServiceClient::new(config.identity.clone()),
             api_keys: ApiKeyServiceClient::new(config.identity.clone()),
+            provisioning_log: ProvisioningLogServiceClient::new(config.identity.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
             sessions: SessionServiceClient::new(config.identity.clone()),
             users: UserServiceClient::new(config.identity)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),

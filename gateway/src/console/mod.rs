@@ -50,8 +50,10 @@
 mod assets;
 mod client;
 mod csrf;
+mod csv_out;
 mod frame;
 mod input;
+mod log;
 mod moment;
 mod session;
 mod set_up;
@@ -75,6 +77,7 @@ pub(crate) const HOME: &str = "/admin";
 pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
     let signed_in = Router::new()
         .merge(set_up::routes())
+        .merge(log::routes())
         .merge(session::routes())
         .merge(settings::routes())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_token));

@@ -187,6 +187,8 @@ CREATE TABLE provisioning_log (
 );
 CREATE INDEX provisioning_log_outcome ON provisioning_log (organisation_id, outcome, entry_id)
     WHERE outcome <> 1;
+CREATE INDEX provisioning_log_change ON provisioning_log (organisation_id, entry_id)
+    WHERE method <> 'GET';
 CREATE INDEX provisioning_log_subject ON provisioning_log (organisation_id, subject_id, entry_id)
     WHERE subject_id IS NOT NULL;
 CREATE INDEX provisioning_log_name ON provisioning_log (organisation_id, subject_name_key)

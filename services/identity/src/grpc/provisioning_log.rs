@@ -136,6 +136,7 @@ fn listing(
         subject_id,
         subject_name_prefix: Some(prefix).filter(|prefix| !prefix.is_empty()),
         api_key,
+        changes_only: request.changes_only,
         since: time("since", request.since)?,
         until: time("until", request.until)?,
         before,

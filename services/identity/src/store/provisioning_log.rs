@@ -131,6 +131,7 @@ pub(crate) struct Listing {
     /// As [`caseless::key`] makes it.
     pub subject_name_prefix: Option<String>,
     pub api_key: Option<ApiKeyId>,
+    pub changes_only: bool,
     pub since: Option<OffsetDateTime>,
     pub until: Option<OffsetDateTime>,
     /// The page begins after this entry, so with an earlier one.
@@ -164,6 +165,9 @@ pub(crate) async fn list(
     }
     if let Some(id) = listing.api_key {
         query.push(" AND api_key_id = ").push_bind(id);
+    }
+    if listing.changes_only {
+        query.push(" AND method <> 'GET'");
     }
     if let Some(since) = listing.since {
         query.push(" AND entry_id >= ").push_bind(LogEntryId::first_at(since));
