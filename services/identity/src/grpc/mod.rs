@@ -3,6 +3,7 @@
 mod admin;
 mod api_key;
 mod organisation;
+mod search;
 mod user;
 
 use muster_runtime::feed::Actor;

@@ -3,4 +3,5 @@
 pub(crate) mod admin;
 pub(crate) mod api_key;
 pub(crate) mod organisation;
+pub(crate) mod search;
 pub(crate) mod user;
