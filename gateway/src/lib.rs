@@ -1,6 +1,7 @@
-//! The gateway: SCIM over HTTP in front of the services. It keeps no state and knows no SQL.
+//! The gateway: SCIM over HTTP and the admin console, in front of the services. It keeps no state and knows no SQL.
 
 mod auth;
+mod console;
 mod failure;
 mod parts;
 mod scim;
@@ -71,6 +72,7 @@ pub fn router(config: Config) -> Router {
     let limits = config.limits;
     let gateway = Gateway {
         scim_url: format!("{}/scim/v2", config.public_url).into(),
+        public_url: config.public_url.as_str().into(),
         trusts_traceparent: config.trusts_traceparent,
         parts: Parts::new(config),
         limits,
@@ -79,6 +81,7 @@ pub fn router(config: Config) -> Router {
         .nest("/scim/v2", scim::routes())
         // `nest` takes the prefix alone, but not with a slash behind it.
         .route("/scim/v2/", any(scim::no_such_endpoint))
+        .merge(console::routes(&gateway))
         .merge(server::routes())
         .layer(axum::middleware::from_fn_with_state(gateway.clone(), server::observe))
         .with_state(gateway)
@@ -87,6 +90,8 @@ pub fn router(config: Config) -> Router {
 /// What requests share. Cloning it is cheap.
 #[derive(Debug, Clone)]
 struct Gateway {
+    /// The address that clients use, without a slash at the end.
+    public_url: Arc<str>,
     /// The SCIM base URL, which every `meta.location` begins with.
     scim_url: Arc<str>,
     parts: Parts,

@@ -6,6 +6,7 @@ use muster_proto::group::v1 as group;
 use muster_proto::group::v1::group_service_client::GroupServiceClient;
 use muster_proto::identity::v1::User;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
+use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_runtime::deadline;
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
@@ -19,6 +20,8 @@ use crate::Config;
 pub struct Parts {
     /// API keys, in identity.
     pub api_keys: ApiKeyServiceClient<Transport>,
+    /// Sessions in the console, in identity.
+    pub sessions: SessionServiceClient<Transport>,
     /// Users, in identity.
     pub users: UserServiceClient<Transport>,
     /// Groups.
@@ -32,6 +35,7 @@ impl Parts {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             api_keys: ApiKeyServiceClient::new(config.identity.clone()),
+            sessions: SessionServiceClient::new(config.identity.clone()),
             users: UserServiceClient::new(config.identity)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
             groups: GroupServiceClient::new(config.group)

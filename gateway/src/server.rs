@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
-use axum::response::{Html, IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 use muster_proto::identity::v1::AuthenticateApiKeyRequest;
@@ -15,15 +15,14 @@ use muster_runtime::{deadline, telemetry};
 use tonic::Code;
 use tracing::{Instrument as _, field, info_span};
 
-use crate::Gateway;
 use crate::failure::Failure;
+use crate::{Gateway, console};
 
 pub(crate) fn routes() -> Router<Gateway> {
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route("/", get(home))
-        .route("/admin", get(home))
+        .route("/", get(async || Redirect::to(console::HOME)))
 }
 
 /// Ready means that identity can look up a key, so that the service, its database and its tables
@@ -34,17 +33,6 @@ async fn ready(State(gateway): State<Gateway>) -> Response {
         Err(status) if status.code() == Code::Unauthenticated => "ok\n".into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "identity is not available\n").into_response(),
     }
-}
-
-async fn home(State(gateway): State<Gateway>) -> Html<String> {
-    Html(format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Muster</title>\
-         <main><h1>Muster is running</h1><p>The SCIM base URL is <code>{}</code>. \
-         The pages for admins are not part of this version; operators create organisations and \
-         keys with <code>muster organisation create</code> and <code>muster api-key create</code>.\
-         </p></main>",
-        gateway.scim_url
-    ))
 }
 
 /// How much of a body that no handler wanted is read for the sake of the connection, and how long.

@@ -35,6 +35,18 @@ CREATE TABLE invitation (
     FOREIGN KEY (organisation_id, admin_id) REFERENCES admin ON DELETE CASCADE
 );
 
+-- Sessions of admins in the console. Only the SHA-256 of what the browser holds is kept.
+CREATE TABLE session (
+    organisation_id uuid        NOT NULL,
+    secret_hash     bytea       NOT NULL,
+    admin_id        uuid        NOT NULL,
+    created_at      timestamptz NOT NULL,
+    used_at         timestamptz NOT NULL,
+    PRIMARY KEY (organisation_id, secret_hash),
+    FOREIGN KEY (organisation_id, admin_id) REFERENCES admin ON DELETE CASCADE
+);
+CREATE INDEX session_admin ON session (organisation_id, admin_id);
+
 CREATE TABLE api_key (
     organisation_id uuid        NOT NULL REFERENCES organisation,
     api_key_id      uuid        NOT NULL,
@@ -182,7 +194,7 @@ CREATE INDEX change_written_at ON change (written_at);
 DO $$
 DECLARE name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['organisation', 'admin', 'invitation', 'api_key', 'users', 'user_email', 'listed_user',
+    FOREACH name IN ARRAY ARRAY['organisation', 'admin', 'invitation', 'session', 'api_key', 'users', 'user_email', 'listed_user',
                                'feed_lock', 'feed_key', 'change'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
@@ -198,7 +210,7 @@ CREATE POLICY everybody ON feed_lock FOR SELECT USING (true);
 CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
 
 GRANT SELECT, INSERT, UPDATE ON organisation, api_key TO muster_identity;
-GRANT SELECT, INSERT, UPDATE, DELETE ON admin, invitation, users, user_email, listed_user
+GRANT SELECT, INSERT, UPDATE, DELETE ON admin, invitation, session, users, user_email, listed_user
     TO muster_identity;
 -- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
 GRANT SELECT, INSERT, DELETE ON change TO muster_identity;

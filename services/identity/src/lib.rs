@@ -7,12 +7,14 @@ mod grpc;
 pub mod listed;
 pub mod organisation;
 pub mod secret;
+pub mod session;
 mod store;
 pub mod user;
 
 use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
 use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
+use muster_proto::identity::v1::session_service_server::SessionServiceServer;
 use muster_proto::identity::v1::user_service_server::UserServiceServer;
 use muster_runtime::feed::{self, Feed};
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
@@ -33,6 +35,7 @@ pub const SERVICES: &[&str] = &[
     "muster.identity.v1.OrganisationService",
     "muster.identity.v1.AdminService",
     "muster.identity.v1.ApiKeyService",
+    "muster.identity.v1.SessionService",
     "muster.identity.v1.UserService",
 ];
 
@@ -55,5 +58,6 @@ pub async fn start(
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))
+        .add_service(SessionServiceServer::new(identity.clone()))
         .add_service(UserServiceServer::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES)))
 }

@@ -15,6 +15,8 @@ pub enum Kind {
     ApiKey,
     /// A link to set an admin's password with.
     Invitation,
+    /// An admin's session in the console.
+    Session,
 }
 
 impl Kind {
@@ -22,6 +24,7 @@ impl Kind {
         match self {
             Self::ApiKey => "muster_",
             Self::Invitation => "invitation_",
+            Self::Session => "session_",
         }
     }
 }

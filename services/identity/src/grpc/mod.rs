@@ -4,6 +4,7 @@ mod admin;
 mod api_key;
 mod organisation;
 mod search;
+mod session;
 mod user;
 
 use muster_runtime::feed::Actor;

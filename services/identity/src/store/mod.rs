@@ -4,4 +4,5 @@ pub(crate) mod admin;
 pub(crate) mod api_key;
 pub(crate) mod organisation;
 pub(crate) mod search;
+pub(crate) mod session;
 pub(crate) mod user;

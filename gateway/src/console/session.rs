@@ -1,0 +1,209 @@
+//! Who is signed in: the cookie, and what handlers know of its holder.
+
+use axum::Router;
+use axum::extract::{FromRequestParts, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::post;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request};
+use muster_proto::feed::v1::{Actor, actor};
+use muster_proto::identity::v1::{
+    Admin, AuthenticateSessionRequest, AuthenticateSessionResponse, EndSessionRequest, Organisation,
+};
+use sha2::{Digest as _, Sha256};
+use tonic::Code;
+
+use super::frame::{Frame, Problem, Section, SignedIn};
+use super::input::{next_page, sign_in_address};
+use crate::Gateway;
+
+pub(super) fn routes() -> Router<Gateway> {
+    Router::new().route("/admin/sign-out", post(sign_out))
+}
+
+/// Whether the console's cookie may travel without TLS: on this machine only.
+fn is_secure(public_url: &str) -> bool {
+    let Some(rest) = public_url.strip_prefix("http://") else { return true };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.parse().map(|authority: http::uri::Authority| {
+        authority.host().trim_matches(['[', ']']).to_owned()
+    });
+    let is_here = |host: &str| {
+        host == "localhost"
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    !host.is_ok_and(|host| is_here(&host))
+}
+
+/// The cookie's name. `__Host-` makes browsers refuse one that another host or path has set.
+fn cookie_name(public_url: &str) -> &'static str {
+    if is_secure(public_url) { "__Host-muster" } else { "muster" }
+}
+
+/// The session's secret in the request's cookie.
+pub(super) fn secret<'a>(headers: &'a HeaderMap, public_url: &str) -> Option<&'a str> {
+    let name = cookie_name(public_url);
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs =
+        cookies.flat_map(|text| text.split(';')).filter_map(|c| c.trim().split_once('='));
+    pairs.find(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value)
+}
+
+/// The header that gives the browser a session, or takes it away where `secret` is empty.
+pub(super) fn cookie(secret: &str, public_url: &str) -> HeaderValue {
+    let name = cookie_name(public_url);
+    let secure = if is_secure(public_url) { "; Secure" } else { "" };
+    let age = if secret.is_empty() { "; Max-Age=0" } else { "" };
+    let text = format!("{name}={secret}; Path=/; HttpOnly; SameSite=Lax{secure}{age}");
+    // Secrets are letters, digits and underscores.
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// The token that a session's forms carry. Whoever does not hold the cookie cannot know it, and it
+/// does not tell the cookie.
+pub(super) fn csrf_token(secret: &str) -> String {
+    let hash = Sha256::new_with_prefix("muster console form ").chain_update(secret).finalize();
+    URL_SAFE_NO_PAD.encode(hash)
+}
+
+/// An admin who is signed in.
+#[derive(Debug, Clone)]
+pub(super) struct Signed {
+    pub admin: Admin,
+    pub organisation: Organisation,
+    /// Goes into every form.
+    pub csrf: String,
+}
+
+impl Signed {
+    pub(super) fn organisation_id(&self) -> &str {
+        &self.organisation.id
+    }
+
+    /// Whom the changes that they make are by.
+    pub(super) fn actor(&self) -> Actor {
+        Actor { kind: Some(actor::Kind::AdminId(self.admin.id.clone())) }
+    }
+
+    /// What is around a page.
+    pub(super) fn frame(&self, title: impl Into<String>, section: Section) -> Frame {
+        Frame {
+            title: title.into(),
+            csrf: self.csrf.clone(),
+            notice: None,
+            signed_in: Some(SignedIn {
+                organisation: self.organisation.display_name.clone(),
+                name: self.admin.display_name.clone(),
+                email: self.admin.email.clone(),
+                section,
+            }),
+        }
+    }
+}
+
+/// Why a request is not answered with a page.
+#[derive(Debug)]
+pub(super) enum NotSigned {
+    /// Nobody is signed in.
+    Nobody {
+        /// The sign-in page, which leads back.
+        address: String,
+        /// Whether htmx asked, to which a redirection is a piece of the page.
+        is_piece: bool,
+    },
+    /// It is not known.
+    Problem(Problem),
+}
+
+impl IntoResponse for NotSigned {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Nobody { address, is_piece: false } => Redirect::to(&address).into_response(),
+            Self::Nobody { address, is_piece: true } => {
+                let to = HeaderName::from_static("hx-redirect");
+                (StatusCode::UNAUTHORIZED, [(to, address)]).into_response()
+            }
+            Self::Problem(problem) => problem.into_response(),
+        }
+    }
+}
+
+impl FromRequestParts<Gateway> for Signed {
+    type Rejection = NotSigned;
+
+    async fn from_request_parts(
+        parts: &mut request::Parts,
+        gateway: &Gateway,
+    ) -> Result<Self, NotSigned> {
+        let is_piece = parts.headers.contains_key("hx-request");
+        // Where to come back to: the page, which a piece of it or a form is not.
+        let asked = match (&parts.method, parts.uri.path_and_query()) {
+            (&Method::GET, Some(asked)) if !is_piece => asked.as_str(),
+            _ => page_on_screen(&parts.headers).unwrap_or(super::HOME),
+        };
+        let address = sign_in_address(next_page(asked));
+        let nobody = || NotSigned::Nobody { address: address.clone(), is_piece };
+        let secret = secret(&parts.headers, &gateway.public_url).ok_or_else(nobody)?;
+        let request = AuthenticateSessionRequest {
+            secret: secret.to_owned(),
+            unattended: parts.headers.contains_key("x-unattended"),
+        };
+        let answer = gateway.parts.sessions.clone().authenticate_session(request).await;
+        match answer.map(tonic::Response::into_inner) {
+            Ok(AuthenticateSessionResponse {
+                admin: Some(admin),
+                organisation: Some(organisation),
+            }) => Ok(Self { admin, organisation, csrf: csrf_token(secret) }),
+            Ok(_) => Err(nobody()),
+            Err(status) if status.code() == Code::Unauthenticated => Err(nobody()),
+            Err(status) => Err(NotSigned::Problem(status.into())),
+        }
+    }
+}
+
+/// The path of the page that htmx runs in.
+fn page_on_screen(headers: &HeaderMap) -> Option<&str> {
+    let address = headers.get("hx-current-url")?.to_str().ok()?;
+    let (_, rest) = address.split_once("://")?;
+    rest.find('/').map(|at| &rest[at..])
+}
+
+async fn sign_out(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
+    if let Some(secret) = secret(&headers, &gateway.public_url) {
+        let request = EndSessionRequest { secret: secret.to_owned() };
+        gateway.parts.sessions.clone().end_session(request).await?;
+    }
+    let gone = [(header::SET_COOKIE, cookie("", &gateway.public_url))];
+    Ok((gone, Redirect::to("/admin/sign-in")).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_on_this_machine_the_cookie_goes_without_tls() {
+        for here in ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:8080"] {
+            assert_eq!(cookie_name(here), "muster", "{here}");
+        }
+        for elsewhere in [
+            "https://muster.example.com",
+            "https://127.0.0.1:8080",
+            "http://muster.example.com",
+            "http://127.0.0.1.example.com",
+            "http://localhost@example.com",
+        ] {
+            assert_eq!(cookie_name(elsewhere), "__Host-muster", "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn the_cookie_is_found_among_others() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, "a=b; muster=one".parse().unwrap());
+        headers.append(header::COOKIE, "__Host-muster=two".parse().unwrap());
+        assert_eq!(secret(&headers, "http://127.0.0.1"), Some("one"));
+        assert_eq!(secret(&headers, "https://muster.example.com"), Some("two"));
+    }
+}
