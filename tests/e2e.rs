@@ -24,6 +24,7 @@ mod leavers;
 mod lists;
 mod local_postgres;
 mod model;
+mod people;
 mod races;
 mod schemas;
 mod sequential;

@@ -5,6 +5,7 @@ use muster_proto::approver::v1::{self as approver, Approver};
 use muster_proto::group::v1 as group;
 use muster_proto::group::v1::group_service_client::GroupServiceClient;
 use muster_proto::identity::v1::User;
+use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
@@ -18,6 +19,8 @@ use crate::Config;
 /// Clients of the services. Cloning them is cheap.
 #[derive(Debug, Clone)]
 pub struct Parts {
+    /// Admins, in identity.
+    pub admins: AdminServiceClient<Transport>,
     /// API keys, in identity.
     pub api_keys: ApiKeyServiceClient<Transport>,
     /// Sessions in the console, in identity.
@@ -34,6 +37,7 @@ pub struct Parts {
 impl Parts {
     pub(crate) fn new(config: Config) -> Self {
         Self {
+            admins: AdminServiceClient::new(config.identity.clone()),
             api_keys: ApiKeyServiceClient::new(config.identity.clone()),
             sessions: SessionServiceClient::new(config.identity.clone()),
             users: UserServiceClient::new(config.identity)

@@ -49,9 +49,14 @@
 mod assets;
 mod csrf;
 mod frame;
+mod group;
+mod groups;
 mod input;
+mod people;
+mod person;
 mod session;
 mod set_up;
+mod time;
 
 use axum::Router;
 use axum::extract::Request;
@@ -70,6 +75,10 @@ pub(crate) const HOME: &str = "/admin";
 pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
     let signed_in = Router::new()
         .merge(set_up::routes())
+        .merge(people::routes())
+        .merge(person::routes())
+        .merge(groups::routes())
+        .merge(group::routes())
         .merge(session::routes())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_token));
     Router::new()

@@ -235,7 +235,7 @@ REVOKE CREATE ON SCHEMA identity FROM muster_feed_reader;
 -- leakproof; this function's owner has a policy that sees every row, and the function shows those
 -- of the transaction's organisation. Nobody logs in as the owner.
 CREATE FUNCTION users_with_words(parts text[]) RETURNS SETOF uuid
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = identity, pg_temp AS $$
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 20 SET search_path = identity, pg_temp AS $$
         SELECT user_id FROM identity.listed_user
          WHERE search_keys(organisation_id, words) @>
                (SELECT array_agg(hashtextextended(

@@ -126,7 +126,11 @@ async fn select(
     query.push(" WHERE l.organisation_id = ").push_bind(organisation);
     push_condition(&mut query, search);
     if let Source::Through(end) = source {
-        query.push(if search.before.is_some() { " AND l.user_id >= " } else { " AND l.user_id <= " });
+        query.push(if search.before.is_some() {
+            " AND l.user_id >= "
+        } else {
+            " AND l.user_id <= "
+        });
         query.push_bind(*end);
     }
     push_place(&mut query, search);
