@@ -30,6 +30,7 @@ mod local_postgres;
 mod log;
 mod log_page;
 mod model;
+mod people;
 mod races;
 mod schemas;
 mod sequential;

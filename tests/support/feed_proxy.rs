@@ -8,9 +8,10 @@ use std::time::Duration;
 use muster_proto::identity::v1::user_service_server::{UserService, UserServiceServer};
 use muster_proto::identity::v1::{
     BatchGetUsersRequest, BatchGetUsersResponse, CreateUserRequest, DeleteUserRequest,
-    DeleteUserResponse, GetUserRequest, ListChangesRequest, ListChangesResponse, ListUsersRequest,
-    ListUsersResponse, RecountRequest, RecountResponse, ReleaseUserNameRequest, UpdateUserRequest,
-    User, WatchChangesRequest, WatchChangesResponse,
+    DeleteUserResponse, GetUserRequest, ListChangesRequest, ListChangesResponse,
+    ListUnknownCountriesRequest, ListUnknownCountriesResponse, ListUsersRequest, ListUsersResponse,
+    RecountRequest, RecountResponse, ReleaseUserNameRequest, SearchUsersRequest,
+    SearchUsersResponse, UpdateUserRequest, User, WatchChangesRequest, WatchChangesResponse,
 };
 use muster_runtime::life::Life;
 use muster_runtime::{BoxFuture, grpc};
@@ -157,6 +158,20 @@ impl UserService for Proxy {
         &self,
         _: Request<ReleaseUserNameRequest>,
     ) -> Result<Response<User>, Status> {
+        not_here().await
+    }
+
+    async fn search_users(
+        &self,
+        _: Request<SearchUsersRequest>,
+    ) -> Result<Response<SearchUsersResponse>, Status> {
+        not_here().await
+    }
+
+    async fn list_unknown_countries(
+        &self,
+        _: Request<ListUnknownCountriesRequest>,
+    ) -> Result<Response<ListUnknownCountriesResponse>, Status> {
         not_here().await
     }
 

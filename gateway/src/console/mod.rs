@@ -52,13 +52,18 @@ mod client;
 mod csrf;
 mod csv_out;
 mod frame;
+mod group;
+mod groups;
 mod input;
 mod log;
 mod moment;
+mod people;
+mod person;
 mod session;
 mod set_up;
 mod settings;
 mod sign_in;
+mod time;
 
 use axum::Router;
 use axum::extract::Request;
@@ -78,6 +83,10 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
     let signed_in = Router::new()
         .merge(set_up::routes())
         .merge(log::routes())
+        .merge(people::routes())
+        .merge(person::routes())
+        .merge(groups::routes())
+        .merge(group::routes())
         .merge(session::routes())
         .merge(settings::routes())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_token));

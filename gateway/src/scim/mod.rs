@@ -9,6 +9,9 @@ mod user_json;
 mod users;
 mod version;
 
+pub(crate) use user_json::{from_scim, to_scim};
+pub(crate) use users::representation;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 

@@ -13,7 +13,7 @@ use super::version;
 
 /// What a client may set of a user, as it set it: the country code and the declared approvers, not
 /// what has become of them. Without `meta` and `groups`.
-pub(super) fn to_scim(user: &User, scim_url: &str) -> Object {
+pub(crate) fn to_scim(user: &User, scim_url: &str) -> Object {
     let mut document = Object::new();
     let mut put = |name: &str, value: Option<&str>| put_text(&mut document, name, value);
     put("id", Some(&user.id));
@@ -72,7 +72,7 @@ pub(super) fn to_scim(user: &User, scim_url: &str) -> Object {
 }
 
 /// The message of a document in canonical form.
-pub(super) fn from_scim(document: &Object) -> User {
+pub(crate) fn from_scim(document: &Object) -> User {
     let empty = Object::new();
     let part = |name: &str| document.get(name).and_then(Value::as_object);
     let muster = part(MUSTER_USER.id).unwrap_or(&empty);

@@ -301,6 +301,15 @@ async fn render(
         .collect())
 }
 
+/// A user as a GET without parameters answers.
+pub(crate) async fn representation(gateway: &Gateway, user: &User) -> Result<Value, Status> {
+    let users = std::slice::from_ref(user);
+    let (groups, in_force) =
+        tokio::try_join!(groups_of(gateway, users), approvers_of(gateway, users))?;
+    let projection = Projection::default_of(&USER_TYPE);
+    Ok(resource_json(gateway, &projection, user, &groups, &in_force))
+}
+
 /// `groups` and `in_force` are in the order of user ids.
 fn resource_json(
     gateway: &Gateway,

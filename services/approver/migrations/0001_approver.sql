@@ -27,6 +27,8 @@ CREATE TABLE declaration (
 );
 CREATE INDEX declaration_email ON declaration (organisation_id, email_key);
 CREATE INDEX declaration_approver ON declaration (organisation_id, approver_id);
+CREATE INDEX declaration_unlinked ON declaration (organisation_id, user_id, email_key)
+    WHERE approver_id IS NULL;
 
 -- How far this service has followed identity (libs/follower), and who lists the organisation's users
 -- afresh, where somebody does.

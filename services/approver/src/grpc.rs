@@ -6,8 +6,9 @@ use muster_proto::approver::v1::{
     BatchGetApproversRequest, BatchGetApproversResponse, BatchListApproveesRequest,
     BatchListApproveesResponse, GetApproverTotalsRequest, GetApproverTotalsResponse,
     ListChangesRequest, ListChangesResponse, ListUsersByApproverRequest,
-    ListUsersByApproverResponse, ReconcileRequest, ReconcileResponse, WatchChangesRequest,
-    WatchChangesResponse,
+    ListUsersByApproverResponse, ListUsersWithPendingApproversRequest,
+    ListUsersWithPendingApproversResponse, ReconcileRequest, ReconcileResponse,
+    WatchChangesRequest, WatchChangesResponse,
 };
 use muster_runtime::feed::{self, HistoryRequest, Messages};
 use muster_runtime::id::{OrganisationId, Revision, UserId};
@@ -81,12 +82,8 @@ impl ApproverService for Approvers {
     ) -> Result<Response<ListUsersByApproverResponse>, Status> {
         let request = request.into_inner();
         let organisation = organisation_id(&request.organisation_id)?;
-        let after = match request.page_token.as_str() {
-            "" => None,
-            token => Some(token.parse::<UserId>().map_err(|_| invalid_page_token())?),
-        };
-        let asked = request.page_size;
-        let size: i64 = (if asked <= 0 { 1_000 } else { asked.min(10_000) }).into();
+        let after = after_user(&request.page_token)?;
+        let size = page_size(request.page_size);
         let mut users = self
             .database
             .read(organisation, move |c| {
@@ -96,11 +93,7 @@ impl ApproverService for Approvers {
                 })
             })
             .await?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let more = users.len() > size;
-        users.truncate(size);
-        let next_page_token =
-            users.last().filter(|_| more).map(ToString::to_string).unwrap_or_default();
+        let next_page_token = cut(&mut users, size);
         let user_ids = users.iter().map(ToString::to_string).collect();
         Ok(Response::new(ListUsersByApproverResponse { user_ids, next_page_token }))
     }
@@ -117,6 +110,26 @@ impl ApproverService for Approvers {
             .map_err(Error::Database)?;
         let (declared_count, in_force_count) = (head.total, head.active);
         Ok(Response::new(GetApproverTotalsResponse { declared_count, in_force_count }))
+    }
+
+    async fn list_users_with_pending_approvers(
+        &self,
+        request: Request<ListUsersWithPendingApproversRequest>,
+    ) -> Result<Response<ListUsersWithPendingApproversResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let after = after_user(&request.page_token)?;
+        let size = page_size(request.page_size);
+        let mut users = self
+            .database
+            .read(organisation, move |c| {
+                Box::pin(store::users_waiting(c, organisation, after, size + 1))
+            })
+            .await
+            .map_err(Error::Database)?;
+        let next_page_token = cut(&mut users, size);
+        let user_ids = users.iter().map(ToString::to_string).collect();
+        Ok(Response::new(ListUsersWithPendingApproversResponse { user_ids, next_page_token }))
     }
 
     async fn await_user(
@@ -187,8 +200,28 @@ fn organisation_id(text: &str) -> Result<OrganisationId, Error> {
     })
 }
 
-fn invalid_page_token() -> Error {
-    Error::Invalid { field: "page_token", description: "is not one of an earlier answer".into() }
+/// The user after whom a page begins.
+fn after_user(page_token: &str) -> Result<Option<UserId>, Error> {
+    let invalid = |_| Error::Invalid {
+        field: "page_token",
+        description: "is not one of an earlier answer".into(),
+    };
+    match page_token {
+        "" => Ok(None),
+        token => token.parse().map(Some).map_err(invalid),
+    }
+}
+
+fn page_size(asked: i32) -> i64 {
+    (if asked <= 0 { 1_000 } else { asked.min(10_000) }).into()
+}
+
+/// Cuts a page, read with one more than its size, and returns the token of the next.
+fn cut(users: &mut Vec<UserId>, size: i64) -> String {
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let more = users.len() > size;
+    users.truncate(size);
+    users.last().filter(|_| more).map(ToString::to_string).unwrap_or_default()
 }
 
 /// What is no id is nobody's.

@@ -11,6 +11,8 @@ CREATE TABLE groups (
     display_name     text        NOT NULL,
     display_name_key text        NOT NULL COLLATE "C",
     external_id      text        COLLATE "C",
+    -- Kept by whoever changes members, who holds the row's lock: a list counts no memberships.
+    member_count     bigint      NOT NULL DEFAULT 0,
     PRIMARY KEY (organisation_id, group_id)
 );
 CREATE UNIQUE INDEX groups_display_name ON groups (organisation_id, display_name_key);

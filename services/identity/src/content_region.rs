@@ -16,6 +16,30 @@ pub fn of(country_code: &str) -> ContentRegion {
     }
 }
 
+/// Whether ISO 3166-1 knows a country code in upper case, or it stands for no country (`QQ`).
+#[must_use]
+pub fn is_recognised(country_code: &str) -> bool {
+    country_code == "QQ" || rust_iso3166::from_alpha2(country_code).is_some()
+}
+
+/// The code that was probably meant by two letters that ISO 3166-1 does not know.
+#[must_use]
+pub fn probable_code(country_code: &str) -> Option<&'static str> {
+    Some(match country_code {
+        // Reserved for others' use, or used on the road and in the European Union's statistics.
+        "UK" | "EN" => "GB",
+        "EL" => "GR",
+        "SF" => "FI",
+        "SP" => "ES",
+        "SW" => "SE",
+        "JA" => "JP",
+        "DN" => "DK",
+        "TP" => "TL",
+        "ZR" => "CD",
+        _ => return None,
+    })
+}
+
 /// Reads a country code: two letters in any case, `QQ` where it is blank.
 ///
 /// Two letters that ISO 3166-1 does not know are accepted: the console lists them. Anything else is
@@ -88,6 +112,15 @@ mod tests {
         assert_eq!(country_code("uk"), Ok("UK".into()));
         assert_eq!(of("UK"), ContentRegion::Qq);
         assert_eq!(of("QQ"), ContentRegion::Qq);
+    }
+
+    #[test]
+    fn what_is_probably_meant_is_a_country_and_what_stands_for_it_is_none() {
+        for code in ["UK", "EN", "EL", "SF", "SP", "SW", "JA", "DN", "TP", "ZR"] {
+            assert!(!is_recognised(code), "{code}");
+            assert!(is_recognised(probable_code(code).unwrap()), "{code}");
+        }
+        assert_eq!(probable_code("XX"), None);
     }
 
     #[test]

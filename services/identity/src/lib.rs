@@ -4,6 +4,7 @@
 pub mod content_region;
 mod error;
 mod grpc;
+pub mod listed;
 pub mod organisation;
 mod password;
 pub mod provisioning_log;

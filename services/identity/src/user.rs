@@ -7,6 +7,7 @@ use muster_runtime::id::UserId;
 use muster_scim::caseless;
 use serde_json::Value;
 
+use crate::listed::Listed;
 use crate::{Error, content_region};
 
 /// The longest key that an index takes, in bytes.
@@ -43,6 +44,8 @@ pub struct Prepared {
     pub search: Value,
     /// Whether the user counts as active.
     pub active: bool,
+    /// What lists, searches and reports look at.
+    pub listed: Listed,
 }
 
 /// Applies the rules to what a client sent.
@@ -113,6 +116,7 @@ pub fn prepare(mut user: User, write: &Write, default_locale: &str) -> Result<Pr
             .filter(|key| key.len() <= LONGEST_KEY),
         search: search(&user),
         active: user.active.unwrap_or(false),
+        listed: Listed::of(&user),
         document: user,
     })
 }

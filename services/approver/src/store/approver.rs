@@ -121,6 +121,29 @@ pub(crate) async fn approvees(
     Ok(approvees)
 }
 
+/// The users after `after` of whose declared approvers one belongs to nobody, by id.
+pub(crate) async fn users_waiting(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    after: Option<UserId>,
+    limit: i64,
+) -> Result<Vec<UserId>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT DISTINCT d.user_id AS "user_id: UserId"
+             FROM approver.declaration AS d
+            WHERE d.organisation_id = $1 AND d.approver_id IS NULL
+              AND ($2::uuid IS NULL OR d.user_id > $2)
+              AND NOT EXISTS (SELECT FROM approver.person AS p
+                               WHERE p.organisation_id = $1 AND p.email_key = d.email_key)
+            ORDER BY 1 LIMIT $3"#,
+        organisation as OrganisationId,
+        after as Option<UserId>,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
 /// Whether each of these approvers may approve for the user beside them.
 pub(crate) async fn check(
     connection: &mut PgConnection,

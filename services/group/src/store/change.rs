@@ -39,6 +39,7 @@ pub(crate) fn change_message(change: &Change) -> GroupChange {
         display_name: snapshot.display_name.clone(),
         external_id: snapshot.external_id.clone(),
         member_ids: Vec::new(),
+        member_count: 0,
     };
     let (before, after): (Option<Snapshot>, Option<Snapshot>) = (change.before(), change.after());
     GroupChange {

@@ -24,6 +24,7 @@ pub(crate) struct Row {
     pub origin: i16,
     pub display_name: String,
     pub external_id: Option<String>,
+    pub member_count: i64,
 }
 
 impl Row {
@@ -38,6 +39,7 @@ impl Row {
             display_name: self.display_name,
             external_id: self.external_id,
             member_ids: Vec::new(),
+            member_count: self.member_count,
         }
     }
 }
@@ -86,7 +88,7 @@ pub(crate) async fn create(
         Actor::Admin(_) => Origin::Console,
         Actor::ApiKey(_) | Actor::Caller(_) => Origin::Scim,
     };
-    let row = Row {
+    let mut row = Row {
         group_id: GroupId::new(),
         revision: Revision::FIRST,
         created_at: create.now,
@@ -94,6 +96,7 @@ pub(crate) async fn create(
         origin: origin_column(origin),
         display_name: create.name.text.clone(),
         external_id: create.external_id,
+        member_count: 0,
     };
     let created = sqlx::query!(
         "INSERT INTO groups.groups
@@ -118,6 +121,10 @@ pub(crate) async fn create(
     let (users, unknown) = existing(connection, organisation, create.members, asked).await?;
     refuse(&unknown, create.refuse_unknown)?;
     let added = membership::add(connection, organisation, row.group_id, users).await?;
+    row.member_count = count(&added);
+    if row.member_count > 0 {
+        set_member_count(connection, organisation, row.group_id, row.member_count).await?;
+    }
     let change = NewChange {
         kind: Kind::Created,
         subject: row.group_id.uuid(),
@@ -183,13 +190,14 @@ pub(crate) async fn update(
         origin,
         display_name,
         external_id,
+        member_count: old.member_count + count(&added) - count(&removed),
         ..old.clone()
     };
     let key = update.name.map_or_else(|| muster_scim::caseless::key(&row.display_name), |n| n.key);
     let updated = sqlx::query!(
         "UPDATE groups.groups
             SET revision = $3, updated_at = $4, origin = $5, display_name = $6,
-                display_name_key = $7, external_id = $8
+                display_name_key = $7, external_id = $8, member_count = $9
           WHERE organisation_id = $1 AND group_id = $2",
         organisation as OrganisationId,
         id as GroupId,
@@ -199,6 +207,7 @@ pub(crate) async fn update(
         row.display_name,
         key,
         row.external_id,
+        row.member_count,
     )
     .execute(&mut *connection)
     .await;
@@ -330,7 +339,7 @@ pub(crate) async fn batch_get(
     Ok(sqlx::query_as!(
         Row,
         r#"SELECT group_id AS "group_id: GroupId", revision AS "revision: Revision", created_at,
-                  updated_at, origin, display_name, external_id
+                  updated_at, origin, display_name, external_id, member_count
              FROM groups.groups
             WHERE organisation_id = $1 AND group_id = ANY ($2) ORDER BY group_id"#,
         organisation as OrganisationId,
@@ -357,7 +366,7 @@ pub(crate) async fn lock_many(
     sqlx::query_as!(
         Row,
         r#"SELECT group_id AS "group_id: GroupId", revision AS "revision: Revision", created_at,
-                  updated_at, origin, display_name, external_id
+                  updated_at, origin, display_name, external_id, member_count
              FROM groups.groups
             WHERE organisation_id = $1 AND group_id = ANY ($2)
             ORDER BY group_id FOR NO KEY UPDATE"#,
@@ -377,11 +386,15 @@ pub(crate) async fn touch(
     now: OffsetDateTime,
 ) -> Result<Vec<NewChange>, sqlx::Error> {
     sqlx::query!(
-        "UPDATE groups.groups SET revision = revision + 1, updated_at = greatest(updated_at, $3)
-          WHERE organisation_id = $1 AND group_id = ANY ($2)",
+        "UPDATE groups.groups AS g
+            SET revision = g.revision + 1, updated_at = greatest(g.updated_at, $3),
+                member_count = g.member_count - n.gone
+           FROM unnest($2::uuid[], $4::bigint[]) AS n (group_id, gone)
+          WHERE g.organisation_id = $1 AND g.group_id = n.group_id",
         organisation as OrganisationId,
         groups.iter().map(|(group, _)| group.group_id).collect::<Vec<_>>() as Vec<GroupId>,
         now,
+        &groups.iter().map(|(_, left)| count(left)).collect::<Vec<_>>(),
     )
     .execute(connection)
     .await?;
@@ -389,6 +402,7 @@ pub(crate) async fn touch(
         let new = Row {
             revision: old.revision.next(),
             updated_at: now.max(old.updated_at),
+            member_count: old.member_count - count(&left),
             ..old.clone()
         };
         NewChange {
@@ -402,6 +416,27 @@ pub(crate) async fn touch(
         }
     });
     Ok(changes.collect())
+}
+
+async fn set_member_count(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    id: GroupId,
+    member_count: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE groups.groups SET member_count = $3 WHERE organisation_id = $1 AND group_id = $2",
+        organisation as OrganisationId,
+        id as GroupId,
+        member_count,
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+fn count(users: &[UserId]) -> i64 {
+    i64::try_from(users.len()).unwrap_or(i64::MAX)
 }
 
 fn expect(row: &Row, expected: Option<Revision>) -> Result<(), Error> {

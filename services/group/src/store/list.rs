@@ -59,7 +59,7 @@ pub(crate) async fn list(
     }
     let mut query = QueryBuilder::new(
         "SELECT g.group_id, g.revision, g.created_at, g.updated_at, g.origin, g.display_name,
-                g.external_id
+                g.external_id, g.member_count
            FROM groups.groups AS g
           WHERE ",
     );

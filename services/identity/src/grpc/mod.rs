@@ -5,6 +5,7 @@ mod api_key;
 mod audit;
 mod organisation;
 mod provisioning_log;
+mod search;
 mod session;
 mod sign_in;
 mod user;

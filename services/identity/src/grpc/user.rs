@@ -3,9 +3,10 @@
 use muster_proto::identity::v1::user_service_server::UserService;
 use muster_proto::identity::v1::{
     BatchGetUsersRequest, BatchGetUsersResponse, CreateUserRequest, DeleteUserRequest,
-    DeleteUserResponse, GetUserRequest, ListChangesRequest, ListChangesResponse, ListUsersRequest,
-    ListUsersResponse, Origin, RecountRequest, RecountResponse, ReleaseUserNameRequest,
-    UpdateUserRequest, User, WatchChangesRequest, WatchChangesResponse,
+    DeleteUserResponse, GetUserRequest, ListChangesRequest, ListChangesResponse,
+    ListUnknownCountriesRequest, ListUnknownCountriesResponse, ListUsersRequest, ListUsersResponse,
+    Origin, RecountRequest, RecountResponse, ReleaseUserNameRequest, SearchUsersRequest,
+    SearchUsersResponse, UpdateUserRequest, User, WatchChangesRequest, WatchChangesResponse,
 };
 use muster_runtime::clock;
 use muster_runtime::feed::{Actor, HistoryRequest, Messages, Pages, Read};
@@ -115,6 +116,20 @@ impl UserService for Identity {
             resume_token: tokens.resume,
             previous_page_token: tokens.previous,
         }))
+    }
+
+    async fn search_users(
+        &self,
+        request: Request<SearchUsersRequest>,
+    ) -> Result<Response<SearchUsersResponse>, Status> {
+        Ok(Response::new(self.search(request.into_inner()).await?))
+    }
+
+    async fn list_unknown_countries(
+        &self,
+        request: Request<ListUnknownCountriesRequest>,
+    ) -> Result<Response<ListUnknownCountriesResponse>, Status> {
+        Ok(Response::new(self.unknown_countries(request.into_inner()).await?))
     }
 
     async fn update_user(

@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod invitation;
 pub(crate) mod organisation;
 pub(crate) mod provisioning_log;
+pub(crate) mod search;
 pub(crate) mod session;
 pub(crate) mod sign_in;
 pub(crate) mod user;

@@ -163,6 +163,9 @@ async fn insert(
     row: &Row,
     prepared: &Prepared,
 ) -> Result<bool, Error> {
+    let listed = &prepared.listed;
+    let [one, two, three] = &listed.custom_fields;
+    let [one_key, two_key, three_key] = &listed.custom_field_keys;
     let inserted = sqlx::query_scalar!(
         "WITH created AS (
              INSERT INTO identity.users
@@ -175,6 +178,12 @@ async fn insert(
          ), emails AS (
              INSERT INTO identity.user_email (organisation_id, email_key, user_id)
              SELECT $1, email_key, user_id FROM created, unnest($12::text[]) AS email_key
+         ), listed AS (
+             INSERT INTO identity.listed_user
+                    (organisation_id, user_id, active, origin, content_region, unknown_country,
+                     custom_field_1, custom_field_2, custom_field_3, custom_field_1_key,
+                     custom_field_2_key, custom_field_3_key, words)
+             SELECT $1, user_id, $6, $5, $14, $15, $16, $17, $18, $19, $20, $21, $22 FROM created
          )
          SELECT true FROM created",
         organisation as OrganisationId,
@@ -190,6 +199,15 @@ async fn insert(
         &row.document as &Json<User>,
         &prepared.email_keys,
         prepared.search,
+        listed.content_region,
+        listed.unknown_country,
+        one.clone(),
+        two.clone(),
+        three.clone(),
+        one_key.clone(),
+        two_key.clone(),
+        three_key.clone(),
+        listed.words,
     )
     .fetch_optional(connection)
     .await?;
@@ -303,6 +321,9 @@ async fn replace(
         document: Json(prepared.document.clone()),
         ..old.clone()
     };
+    let listed = &prepared.listed;
+    let [one, two, three] = &listed.custom_fields;
+    let [one_key, two_key, three_key] = &listed.custom_field_keys;
     let updated = sqlx::query!(
         "WITH updated AS (
              UPDATE identity.users
@@ -313,6 +334,13 @@ async fn replace(
          ), gone AS (
              DELETE FROM identity.user_email
               WHERE organisation_id = $1 AND user_id = $2 AND email_key <> ALL ($12::text[])
+         ), listed AS (
+             UPDATE identity.listed_user
+                SET active = $6, origin = $5, content_region = $14, unknown_country = $15,
+                    custom_field_1 = $16, custom_field_2 = $17, custom_field_3 = $18,
+                    custom_field_1_key = $19, custom_field_2_key = $20, custom_field_3_key = $21,
+                    words = $22
+              WHERE organisation_id = $1 AND user_id = $2
          )
          INSERT INTO identity.user_email (organisation_id, email_key, user_id)
          SELECT $1, email_key, $2 FROM unnest($12::text[]) AS email_key
@@ -330,6 +358,15 @@ async fn replace(
         &row.document as &Json<User>,
         &prepared.email_keys,
         prepared.search,
+        listed.content_region,
+        listed.unknown_country,
+        one.clone(),
+        two.clone(),
+        three.clone(),
+        one_key.clone(),
+        two_key.clone(),
+        three_key.clone(),
+        listed.words,
     )
     .execute(&mut *connection)
     .await;
