@@ -146,14 +146,18 @@ impl Chromium {
 
     /// Clicks what carries these words: a link, a button or a summary.
     pub(crate) async fn click(&self, words: &str) {
+        self.click_in("body", words).await;
+    }
+
+    /// The same within an element.
+    pub(crate) async fn click_in(&self, css: &str, words: &str) {
+        let place = self.find(css).await;
         let words = xpath_text(words);
-        let path = format!(
-            "//*[self::a or self::button or self::summary][normalize-space()={words}]\
-             [not(ancestor::*[@hidden])]"
-        );
+        let path =
+            format!(".//*[self::a or self::button or self::summary][normalize-space()={words}]");
         let deadline = Instant::now() + PATIENCE;
         loop {
-            for element in self.client.find_all(Locator::XPath(&path)).await.unwrap() {
+            for element in place.find_all(Locator::XPath(&path)).await.unwrap_or_default() {
                 // Hidden ones, such as those of a dialog that is closed, are none.
                 if element.is_displayed().await.unwrap_or(false) && element.click().await.is_ok() {
                     return;
