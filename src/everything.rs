@@ -129,6 +129,7 @@ impl Everything {
             limits: muster_gateway::Limits::default(),
             trusts_traceparent: false,
             life: life.clone(),
+            trusts_forwarded_for: false,
         });
         let services =
             [muster_identity::SERVICES, muster_group::SERVICES, muster_approver::SERVICES].concat();

@@ -90,7 +90,7 @@ enum Command {
     /// Create organisations
     #[command(subcommand)]
     Organisation(OrganisationCommand),
-    /// Create admins
+    /// Create admins, and let them set another password
     #[command(subcommand)]
     Admin(AdminCommand),
     /// Create, list and revoke API keys
@@ -199,6 +199,10 @@ async fn show(
     }
     writeln!(text, "Muster is running")?;
     writeln!(text, "  Console        {}/admin", everything.public_url)?;
+    if let Some(demonstration) = &demonstration {
+        let (email, password) = (demonstration::ADMIN, &demonstration.password);
+        writeln!(text, "  Sign in        {email}, password {password}")?;
+    }
     writeln!(text, "  SCIM base URL  {}", everything.scim_url())?;
     match &demonstration {
         Some(demonstration) => writeln!(text, "  Token          Static {}", demonstration.key)?,

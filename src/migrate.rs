@@ -41,6 +41,9 @@ struct Owned<'a> {
 /// Owns the views that show which organisations' feeds have moved. Nobody logs in as it.
 const FEED_READER: &str = "muster_feed_reader";
 
+/// Owns the function that finds where an e-mail address signs in to. Nobody logs in as it.
+const SIGN_IN: &str = "muster_sign_in";
+
 /// The lock that keeps two migrations apart.
 const LOCK: i64 = 0x006d_7573_7465_7200;
 
@@ -57,7 +60,9 @@ pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
         .context("the database URL is not of the form postgres://…")?;
     let mut admin = options.connect().await.context("the database cannot be reached")?;
     sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut admin).await?;
-    ensure_role(&mut admin, FEED_READER, "NOLOGIN").await.context("the roles cannot be created")?;
+    for role in [FEED_READER, SIGN_IN] {
+        ensure_role(&mut admin, role, "NOLOGIN").await.context("the roles cannot be created")?;
+    }
     let owned = [
         Owned {
             schema: muster_identity::SCHEMA,

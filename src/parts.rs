@@ -106,6 +106,9 @@ pub struct GatewayArgs {
     /// Go on with the trace that a request's traceparent names; only behind a proxy that sets it
     #[arg(long, env = "MUSTER_TRUST_TRACEPARENT")]
     pub trust_traceparent: bool,
+    /// Take the client's address from X-Forwarded-For; only behind a proxy that adds to it
+    #[arg(long, env = "MUSTER_TRUST_FORWARDED_FOR")]
+    pub trust_forwarded_for: bool,
 }
 
 /// Runs identity until the process is told to stop.
@@ -163,6 +166,7 @@ pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         limits,
         trusts_traceparent: args.trust_traceparent,
         life: life.clone(),
+        trusts_forwarded_for: args.trust_forwarded_for,
     });
     println!("HTTP address  {}", listener.local_addr()?);
     println!("SCIM base URL  {public_url}/scim/v2");

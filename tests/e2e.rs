@@ -5,6 +5,7 @@
 
 mod support;
 
+mod accounts;
 mod architecture;
 mod bulk;
 mod check;
@@ -32,3 +33,4 @@ mod schemas;
 mod sequential;
 mod sessions;
 mod set_up;
+mod settings;

@@ -169,7 +169,8 @@ async fn a_request_with_a_revoked_key_is_in_the_log_and_one_with_an_unknown_key_
         let organisation_id = tenant.id.clone();
         let request = ListApiKeysRequest { organisation_id: organisation_id.clone() };
         let key = keys.list_api_keys(request).await.unwrap().into_inner().api_keys.remove(0);
-        let request = RevokeApiKeyRequest { organisation_id, id: key.id.clone(), actor: None };
+        let request =
+            RevokeApiKeyRequest { organisation_id, id: key.id.clone(), ..Default::default() };
         keys.revoke_api_key(request).await.unwrap();
         let other = system.tenant().await;
         // Of the right form, with its checksum, and nobody's any more.

@@ -72,6 +72,9 @@ pub struct Config {
     pub trusts_traceparent: bool,
     /// What the provisioning log is written with ends with it.
     pub life: Life,
+    /// Whether `X-Forwarded-For` says who the client is: where a proxy of our own in front adds to
+    /// it. Otherwise it is whoever is at the other end of the connection.
+    pub trusts_forwarded_for: bool,
 }
 
 /// Everything that the gateway serves.
@@ -82,6 +85,7 @@ pub fn router(config: Config) -> Router {
         public_url: config.public_url.as_str().into(),
         trusts_traceparent: config.trusts_traceparent,
         log: Log::start(config.identity.clone(), &config.life),
+        trusts_forwarded_for: config.trusts_forwarded_for,
         parts: Parts::new(config),
         limits,
     };
@@ -107,4 +111,5 @@ struct Gateway {
     limits: Limits,
     trusts_traceparent: bool,
     log: Log,
+    trusts_forwarded_for: bool,
 }

@@ -203,7 +203,8 @@ impl Cluster {
         let mut organisations = OrganisationServiceClient::new(identity.clone());
         let id = organisations.create_organisation(request).await.unwrap().into_inner().id;
         let key = ApiKey { organisation_id: id.clone(), label: "test".into(), ..ApiKey::default() };
-        let request = CreateApiKeyRequest { api_key: Some(key), actor: None };
+        let request =
+            CreateApiKeyRequest { api_key: Some(key), actor: None, client_address: String::new() };
         let mut keys = ApiKeyServiceClient::new(identity);
         let key = keys.create_api_key(request).await.unwrap().into_inner().secret;
         Tenant { id, key }

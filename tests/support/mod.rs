@@ -1,7 +1,7 @@
 //! What the end-to-end tests share.
 
+pub(crate) mod browser;
 pub(crate) mod collector;
-pub(crate) mod console;
 pub(crate) mod feed;
 pub(crate) mod feed_proxy;
 pub(crate) mod following;

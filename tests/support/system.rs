@@ -220,7 +220,8 @@ impl System {
         let organisations = OrganisationServiceClient::new(self.identity());
         let id = organisations.clone().create_organisation(request).await.unwrap().into_inner().id;
         let key = ApiKey { organisation_id: id.clone(), label: "test".into(), ..ApiKey::default() };
-        let request = CreateApiKeyRequest { api_key: Some(key), actor: None };
+        let request =
+            CreateApiKeyRequest { api_key: Some(key), actor: None, client_address: String::new() };
         let mut keys = ApiKeyServiceClient::new(self.identity());
         let secret = keys.create_api_key(request).await.unwrap().into_inner().secret;
         let client = ScimClient::new(&self.scim_url, format!("Static {secret}")).unwrap();

@@ -44,16 +44,21 @@
 //!   (`data-opens="id"`, and `data-shown` on a dialog to open it at once) and forms that submit
 //!   when a choice changes (`data-submits`). What needs it is marked `class="js"`, what stands in
 //!   for it `class="no-js"`.
+//! - **Times** are written by [`moment`](moment::moment).
 //! - **Looks**: `assets/console.css` begins with a list of what there is.
 
 mod assets;
+mod client;
 mod csrf;
 mod csv_out;
 mod frame;
 mod input;
 mod log;
+mod moment;
 mod session;
 mod set_up;
+mod settings;
+mod sign_in;
 
 use axum::Router;
 use axum::extract::Request;
@@ -74,10 +79,12 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
         .merge(set_up::routes())
         .merge(log::routes())
         .merge(session::routes())
+        .merge(settings::routes())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_token));
     Router::new()
         .merge(signed_in)
         .merge(assets::routes())
+        .merge(sign_in::routes())
         .route("/admin/", get(async || Redirect::permanent(HOME)))
         .route("/admin/{*path}", any(async || Problem::no_such_page()))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())

@@ -14,6 +14,7 @@ use muster_proto::identity::v1::{
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
 
+use super::client::ClientAddress;
 use super::frame::{Frame, Problem, Section, SignedIn};
 use super::input::{next_page, sign_in_address};
 use crate::Gateway;
@@ -34,6 +35,11 @@ fn is_secure(public_url: &str) -> bool {
             || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     };
     !host.is_ok_and(|host| is_here(&host))
+}
+
+/// Whether browsers keep the cookie: not where it needs TLS, and the console is reached without.
+pub(super) fn is_kept(public_url: &str) -> bool {
+    !is_secure(public_url) || public_url.starts_with("https://")
 }
 
 /// The cookie's name. `__Host-` makes browsers refuse one that another host or path has set.
@@ -74,6 +80,8 @@ pub(super) struct Signed {
     pub organisation: Organisation,
     /// Goes into every form.
     pub csrf: String,
+    /// From where they ask, for the audit.
+    pub client_address: String,
 }
 
 impl Signed {
@@ -150,11 +158,14 @@ impl FromRequestParts<Gateway> for Signed {
             unattended: parts.headers.contains_key("x-unattended"),
         };
         let answer = gateway.parts.sessions.clone().authenticate_session(request).await;
+        let csrf = csrf_token(secret);
+        let Ok(ClientAddress(client_address)) =
+            ClientAddress::from_request_parts(parts, gateway).await;
         match answer.map(tonic::Response::into_inner) {
             Ok(AuthenticateSessionResponse {
                 admin: Some(admin),
                 organisation: Some(organisation),
-            }) => Ok(Self { admin, organisation, csrf: csrf_token(secret) }),
+            }) => Ok(Self { admin, organisation, csrf, client_address }),
             Ok(_) => Err(nobody()),
             Err(status) if status.code() == Code::Unauthenticated => Err(nobody()),
             Err(status) => Err(NotSigned::Problem(status.into())),
@@ -169,9 +180,13 @@ fn page_on_screen(headers: &HeaderMap) -> Option<&str> {
     rest.find('/').map(|at| &rest[at..])
 }
 
-async fn sign_out(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn sign_out(
+    State(gateway): State<Gateway>,
+    ClientAddress(client_address): ClientAddress,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     if let Some(secret) = secret(&headers, &gateway.public_url) {
-        let request = EndSessionRequest { secret: secret.to_owned() };
+        let request = EndSessionRequest { secret: secret.to_owned(), client_address };
         gateway.parts.sessions.clone().end_session(request).await?;
     }
     let gone = [(header::SET_COOKIE, cookie("", &gateway.public_url))];

@@ -58,6 +58,21 @@ pub enum Error {
         /// The key.
         api_key: ApiKeyId,
     },
+    /// An e-mail address and password that sign nobody in.
+    #[error("the e-mail address or the password is not right")]
+    NotRight,
+    /// Too many were wrong before.
+    #[error("there were too many wrong attempts; wait {} seconds and try again", seconds(*wait))]
+    TooManyAttempts {
+        /// How long until the next.
+        wait: time::Duration,
+    },
+    /// An admin who would remove themselves.
+    #[error("nobody removes themselves; ask another admin to")]
+    Oneself,
+    /// A password that could not be hashed.
+    #[error("a password could not be hashed")]
+    Hashing,
     /// A page token that is no longer good.
     #[error("page_token has expired; begin again without it")]
     PageTokenExpired,
@@ -67,6 +82,12 @@ pub enum Error {
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+}
+
+/// Whole seconds, at least one.
+fn seconds(wait: time::Duration) -> u64 {
+    let rounded = wait.whole_seconds() + i64::from(wait.subsec_nanoseconds() > 0);
+    u64::try_from(rounded).unwrap_or_default().max(1)
 }
 
 impl Error {
@@ -127,7 +148,6 @@ impl From<Error> for Status {
                 message,
                 info("STILL_ACTIVE", &[]),
             ),
-            Error::Unauthenticated => Status::unauthenticated(message),
             Error::KeyRefused { organisation, api_key } => Status::with_error_details(
                 Code::Unauthenticated,
                 message,
@@ -139,6 +159,16 @@ impl From<Error> for Status {
                     ],
                 ),
             ),
+            Error::Unauthenticated | Error::NotRight => Status::unauthenticated(message),
+            Error::TooManyAttempts { wait } => Status::with_error_details(
+                Code::ResourceExhausted,
+                message,
+                ErrorDetails::with_retry_info(Some(std::time::Duration::from_secs(seconds(wait)))),
+            ),
+            Error::Oneself => {
+                Status::with_error_details(Code::FailedPrecondition, message, info("ONESELF", &[]))
+            }
+            Error::Hashing => Status::internal(message),
             Error::PageTokenExpired => Status::failed_precondition(message),
             Error::Busy => Status::unavailable(message),
             Error::Database(error) => database_status(&error),

@@ -5,6 +5,7 @@ pub mod content_region;
 mod error;
 mod grpc;
 pub mod organisation;
+mod password;
 pub mod provisioning_log;
 pub mod secret;
 pub mod session;
@@ -13,6 +14,7 @@ pub mod user;
 
 use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
+use muster_proto::identity::v1::audit_service_server::AuditServiceServer;
 use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
 use muster_proto::identity::v1::provisioning_log_service_server::ProvisioningLogServiceServer;
 use muster_proto::identity::v1::session_service_server::SessionServiceServer;
@@ -24,6 +26,7 @@ use muster_runtime::postgres::{Database, Settings};
 use tonic::service::Routes;
 
 pub use error::Error;
+use password::Passwords;
 
 /// The Postgres schema that the service owns.
 pub const SCHEMA: &str = "identity";
@@ -37,6 +40,7 @@ pub const SERVICES: &[&str] = &[
     "muster.identity.v1.AdminService",
     "muster.identity.v1.ApiKeyService",
     "muster.identity.v1.ProvisioningLogService",
+    "muster.identity.v1.AuditService",
     "muster.identity.v1.SessionService",
     "muster.identity.v1.UserService",
 ];
@@ -46,6 +50,7 @@ pub const SERVICES: &[&str] = &[
 struct Identity {
     database: Database,
     feed: Feed,
+    passwords: Passwords,
 }
 
 /// Connects to the database and returns the services to serve.
@@ -58,7 +63,7 @@ pub async fn start(
     let database = Database::connect(database, life).await?;
     let feed = Feed::open("identity", database.clone(), life.clone(), feed).await?;
     life.spawn(provisioning_log::prune_for_ever(database.clone(), log, life.clone()));
-    let identity = Identity { database, feed };
+    let identity = Identity { database, feed, passwords: Passwords::new() };
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))
@@ -66,6 +71,7 @@ pub async fn start(
             ProvisioningLogServiceServer::new(identity.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
+        .add_service(AuditServiceServer::new(identity.clone()))
         .add_service(SessionServiceServer::new(identity.clone()))
         .add_service(UserServiceServer::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES)))
 }

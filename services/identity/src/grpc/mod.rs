@@ -2,9 +2,11 @@
 
 mod admin;
 mod api_key;
+mod audit;
 mod organisation;
 mod provisioning_log;
 mod session;
+mod sign_in;
 mod user;
 
 use muster_runtime::feed::Actor;
