@@ -1,17 +1,29 @@
 //! The provisioning log in the console.
 
+use http::Method;
 use muster_proto::identity::v1::ProvisioningLogEntry;
 use serde_json::json;
 
 use crate::log::logged;
-use crate::support::console::{Console, after};
+use crate::support::browser::{Browser, Page};
 use crate::support::system::{System, Tenant, together};
 
 /// An organisation with an admin who is signed in.
-async fn signed_in(system: &System) -> (Tenant, Console) {
+pub(crate) async fn signed_in(system: &System) -> (Tenant, Browser) {
     let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
-    (tenant, console)
+    let browser = system.admin(&tenant.id, &format!("admin@{}.example", tenant.id)).await;
+    (tenant, browser)
+}
+
+/// What htmx asks for, to bring a part of a page up to date.
+pub(crate) async fn piece(browser: &Browser, path: &str) -> Page {
+    let headers = [("hx-request", "true"), ("x-unattended", "true")];
+    browser.send(Method::GET, path, &headers, String::new()).await
+}
+
+/// Where a page asks for news.
+pub(crate) fn news(page: &Page) -> String {
+    unescaped(page.between("hx-get=\"", "\"").unwrap())
 }
 
 fn unescaped(html: &str) -> String {
@@ -36,7 +48,7 @@ async fn an_admin_sees_each_request_and_a_failure_exactly_as_okta_got_it_with_wh
     let entries: Vec<ProvisioningLogEntry> = logged(system, &tenant, 4).await;
 
     let page = console.get("/admin/log").await;
-    assert_eq!((page.status, rows(&page.text)), (200, 4));
+    assert_eq!((page.status.as_u16(), rows(&page.text)), (200, 4));
     assert_eq!(rows(&console.get("/admin/log?show=changes").await.text), 3);
     for shown in ["Create a person", "ANN@a.example", "Blue", "Applied in part", "Failed", "409"] {
         assert!(page.text.contains(shown), "{shown}");
@@ -65,20 +77,19 @@ async fn new_requests_appear_by_themselves_and_nothing_is_sent_where_there_are_n
     let (tenant, console) = signed_in(system).await;
     tenant.client.get("/Users").await.unwrap();
     logged(system, &tenant, 1).await;
-    let page = console.get("/admin/log").await.text;
-    let news = unescaped(after(&page, "hx-get=\"")).replace("&#38;", "&");
-    let nothing = console.piece(&news).await;
-    assert_eq!((nothing.status, nothing.text.as_str()), (204, ""));
+    let address = news(&console.get("/admin/log").await);
+    let nothing = piece(&console, &address).await;
+    assert_eq!((nothing.status.as_u16(), nothing.text.as_str()), (204, ""));
     for _ in 0..2 {
         tenant.client.get("/Groups").await.unwrap();
     }
     logged(system, &tenant, 3).await;
-    let piece = console.piece(&news).await;
-    assert_eq!((piece.status, rows(&piece.text)), (200, 3));
-    assert!(piece.text.contains("2 new requests") && !piece.text.contains("<html"));
+    let brought = piece(&console, &address).await;
+    assert_eq!((brought.status.as_u16(), rows(&brought.text)), (200, 3));
+    assert!(brought.text.contains("2 new requests") && !brought.text.contains("<html"));
     // The next one asks from there.
-    let news = unescaped(after(&piece.text, "hx-get=\""));
-    assert_eq!(console.piece(&news).await.status, 204);
+    let address = news(&brought);
+    assert_eq!(piece(&console, &address).await.status, 204);
 }
 
 #[tokio::test]
@@ -90,10 +101,14 @@ async fn the_log_is_paged_without_losing_or_repeating_a_request() {
     }
     let mut ids: Vec<String> =
         logged(system, &tenant, 130).await.into_iter().map(|e| e.id).collect();
-    let first = console.get("/admin/log").await.text;
-    assert_eq!(rows(&first), 100);
-    let (_, rest) = first.split_once("aria-label=\"Pages\"").unwrap();
-    let older = unescaped(after(rest, "class=\"button\" href=\""));
+    let first = console.get("/admin/log").await;
+    assert_eq!(rows(&first.text), 100);
+    let pages = Page {
+        text: first.between("aria-label=\"Pages\"", "</nav>").unwrap().into(),
+        ..first.clone()
+    };
+    let older = unescaped(pages.between("class=\"button\" href=\"", "\"").unwrap());
+    let first = first.text;
     tenant.client.get("/Users").await.unwrap();
     logged(system, &tenant, 131).await;
     let second = console.get(&older).await.text;
@@ -120,8 +135,10 @@ async fn what_a_client_sends_is_shown_as_text_and_begins_no_formula() {
         assert!(!text.contains("<script>alert"), "{path}");
     }
     let file = console.get("/admin/log/export.csv").await;
-    let kind = file.headers.get("content-type").unwrap();
-    assert_eq!((file.status, kind.to_str().unwrap()), (200, "text/csv; charset=utf-8"));
+    assert_eq!(
+        (file.status.as_u16(), file.header("content-type")),
+        (200, "text/csv; charset=utf-8")
+    );
     let lines: Vec<&str> = file.text.trim_end().split("\r\n").collect();
     assert_eq!(lines.len(), 255);
     assert!(lines[0].starts_with("\u{feff}Time (UTC),What,Method,Path,Who"), "{}", lines[0]);
@@ -141,7 +158,7 @@ async fn an_entry_of_another_organisation_is_a_page_that_is_not_there() {
     let entry = logged(system, &tenant, 1).await.remove(0);
     let theirs = other.get(&format!("/admin/log/{}", entry.id)).await;
     let nobodys = other.get("/admin/log/01a20dd5-057c-7370-95bc-182bcdb7607e").await;
-    assert_eq!((theirs.status, nobodys.status), (404, 404));
+    assert_eq!((theirs.status.as_u16(), nobodys.status.as_u16()), (404, 404));
     assert!(other.get("/admin/log").await.text.contains("No requests yet"));
     assert_eq!(other.get("/admin/log?page=x").await.status, 422);
 }

@@ -9,7 +9,8 @@ use muster_proto::identity::v1::{ListApiKeysRequest, RevokeApiKeyRequest};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use crate::support::console::{Console, after};
+use crate::log_page::{news, piece, signed_in};
+use crate::support::browser::Browser;
 use crate::support::system::{System, both, together};
 
 const MUSTER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
@@ -27,7 +28,7 @@ fn steps(page: &str) -> (Vec<usize>, usize) {
 }
 
 /// The page once it shows what is waited for.
-async fn shows(console: &Console, expected: impl Fn(&str) -> bool) -> String {
+async fn shows(console: &Browser, expected: impl Fn(&str) -> bool) -> String {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let page = console.get("/admin").await;
@@ -43,8 +44,7 @@ async fn shows(console: &Console, expected: impl Fn(&str) -> bool) -> String {
 #[tokio::test]
 async fn each_step_ticks_itself_and_says_what_to_do_in_okta() {
     for system in both() {
-        let tenant = system.tenant().await;
-        let console = Console::of(system, &tenant).await;
+        let (tenant, console) = signed_in(system).await;
         let client = &tenant.client;
         let page = console.get("/admin").await.text;
         assert_eq!(steps(&page), (vec![], 1));
@@ -97,8 +97,7 @@ async fn each_step_ticks_itself_and_says_what_to_do_in_okta() {
 async fn the_guide_played_by_either_dialect_ends_with_its_name() {
     let system = together();
     for (dialect, name) in [(Dialect::Put, "PUT"), (Dialect::Patch, "PATCH")] {
-        let tenant = system.tenant().await;
-        let console = Console::of(system, &tenant).await;
+        let (tenant, console) = signed_in(system).await;
         rehearsal::play(&tenant.client, dialect, |_| {}).await;
         let spoken = format!("<strong>{name}</strong>");
         let page = shows(&console, |page| page.contains(&spoken)).await;
@@ -110,8 +109,7 @@ async fn the_guide_played_by_either_dialect_ends_with_its_name() {
 #[tokio::test]
 async fn a_key_that_was_revoked_is_named_where_okta_still_sends_it() {
     let system = together();
-    let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
+    let (tenant, console) = signed_in(system).await;
     tenant.client.get("/Users").await.unwrap();
     shows(&console, |page| steps(page).0 == [1]).await;
     let organisation_id = tenant.id.clone();
@@ -129,16 +127,15 @@ async fn a_key_that_was_revoked_is_named_where_okta_still_sends_it() {
 #[tokio::test]
 async fn the_checklist_is_sent_again_only_where_it_has_changed() {
     let system = together();
-    let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
-    let page = console.get("/admin").await.text;
-    let news = after(&page, "hx-get=\"").to_owned();
-    assert_eq!(console.piece(&news).await.status, 204);
+    let (tenant, console) = signed_in(system).await;
+    let address = news(&console.get("/admin").await);
+    assert_eq!(piece(&console, &address).await.status, 204);
     tenant.client.get("/Users").await.unwrap();
     shows(&console, |page| steps(page).0 == [1]).await;
-    let piece = console.piece(&news).await;
-    assert_eq!((piece.status, steps(&piece.text).0), (200, vec![1]));
-    assert!(!piece.text.contains("<html") && piece.text.contains("The checklist has changed"));
+    let brought = piece(&console, &address).await;
+    assert_eq!((brought.status.as_u16(), steps(&brought.text).0), (200, vec![1]));
+    assert!(!brought.text.contains("<html"), "{}", brought.text);
+    assert!(brought.text.contains("The checklist has changed"), "{}", brought.text);
 }
 
 async fn totals(system: &System, organisation_id: &str) -> (i64, i64) {

@@ -143,7 +143,7 @@ struct Table {
 #[template(path = "docs_scim.html")]
 struct Scim {
     shell: Shell,
-    scim_url: String,
+    base_url: String,
     endpoints: [Endpoint; 14],
     tables: Vec<Table>,
     limits: Vec<(&'static str, String)>,
@@ -174,7 +174,7 @@ async fn scim(State(gateway): State<Gateway>) -> Response {
     });
     page(&Scim {
         shell: Shell { place: Place::Scim },
-        scim_url: gateway.scim_url.to_string(),
+        base_url: gateway.scim_url.to_string(),
         endpoints: ENDPOINTS,
         tables: std::iter::once(common).chain(of_schemas).collect(),
         limits: limits(&gateway),

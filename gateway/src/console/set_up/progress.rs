@@ -246,9 +246,12 @@ async fn last_people(gateway: &Gateway, organisation: &str) -> Result<Vec<User>,
         .collect())
 }
 
+/// Whether a user came with an attribute.
+type Has = fn(&User) -> bool;
+
 fn attributes(people: &[User]) -> Vec<Seen> {
     let name = |user: &User| user.name.as_ref().is_some_and(|n| n.family_name.is_some());
-    let seen: [(&str, fn(&User) -> bool, &str); 4] = [
+    let seen: [(&str, Has, &str); 4] = [
         ("name", name, "Map givenName and familyName."),
         (
             "e-mail",
