@@ -5,6 +5,7 @@ pub mod demonstration;
 pub mod everything;
 pub mod feed_args;
 pub mod migrate;
+pub mod oidc_args;
 pub mod operate;
 pub mod parts;
 pub mod rehearsal;

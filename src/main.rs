@@ -11,6 +11,7 @@ use muster::check::CheckArgs;
 use muster::everything::{Everything, Options};
 use muster::feed_args::FeedArgs;
 use muster::migrate::MigrateArgs;
+use muster::oidc_args::OidcArgs;
 use muster::operate::{AdminCommand, ApiKeyCommand, OrganisationCommand};
 use muster::parts::{FollowerArgs, GatewayArgs, IdentityArgs};
 use muster::rehearse::RehearseArgs;
@@ -63,6 +64,8 @@ struct RunArgs {
     /// The address that clients use, where it is another than --listen
     #[arg(long, env = "MUSTER_PUBLIC_URL", value_name = "URL")]
     public_url: Option<String>,
+    #[command(flatten)]
+    oidc: OidcArgs,
     #[command(flatten)]
     feed: FeedArgs,
 }
@@ -163,6 +166,7 @@ async fn everything(args: RunArgs) -> anyhow::Result<()> {
         data_dir: args.data_dir.clone(),
         database_url: args.database_url,
         public_url: args.public_url,
+        oidc: args.oidc.config()?,
         feed: args.feed.settings(),
     };
     let everything = Everything::start(options, life.clone()).await?;

@@ -25,6 +25,7 @@ mod leavers;
 mod lists;
 mod local_postgres;
 mod model;
+mod provider;
 mod races;
 mod schemas;
 mod sequential;

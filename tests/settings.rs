@@ -320,9 +320,7 @@ async fn whatever_is_typed_is_shown_as_text() {
         browser.post("/admin/settings/admins", &invite).await,
         Browser::new(system).sign_in(PAYLOAD, PASSWORD).await,
         browser
-            .get(&format!(
-                "/admin/sign-in?next=%2Fadmin%2F%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E"
-            ))
+            .get("/admin/sign-in?next=%2Fadmin%2F%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E")
             .await,
         browser.get("/admin/settings?done=%3Cscript%3Ealert(1)%3C%2Fscript%3E").await,
         browser.get("/admin/%3Cscript%3Ealert(1)%3C%2Fscript%3E").await,

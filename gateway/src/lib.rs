@@ -3,6 +3,7 @@
 mod auth;
 mod console;
 mod failure;
+mod oidc;
 mod parts;
 mod scim;
 mod server;
@@ -14,6 +15,7 @@ use axum::Router;
 use axum::routing::any;
 use muster_runtime::transport::Transport;
 
+pub use oidc::Config as OidcConfig;
 pub use parts::Parts;
 
 /// Limits of requests; `docs/operations.md` lists them.
@@ -68,6 +70,14 @@ pub struct Config {
     /// Whether `X-Forwarded-For` says who the client is: where a proxy of our own in front adds to
     /// it. Otherwise it is whoever is at the other end of the connection.
     pub trusts_forwarded_for: bool,
+    /// The identity provider that admins may sign in with beside their passwords.
+    pub oidc: Option<OidcConfig>,
+}
+
+/// Whether an address is one of this machine, where plain text is let pass.
+#[must_use]
+pub fn is_loopback(url: &str) -> bool {
+    oidc::is_loopback(url)
 }
 
 /// Everything that the gateway serves.
@@ -78,6 +88,9 @@ pub fn router(config: Config) -> Router {
         public_url: config.public_url.as_str().into(),
         trusts_traceparent: config.trusts_traceparent,
         trusts_forwarded_for: config.trusts_forwarded_for,
+        oidc: config.oidc.clone().map(|provider| {
+            oidc::Oidc::new(provider, format!("{}{}", config.public_url, console::BACK))
+        }),
         parts: Parts::new(config),
         limits,
     };
@@ -100,6 +113,7 @@ struct Gateway {
     scim_url: Arc<str>,
     parts: Parts,
     limits: Limits,
+    oidc: Option<oidc::Oidc>,
     trusts_traceparent: bool,
     trusts_forwarded_for: bool,
 }

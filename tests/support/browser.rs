@@ -66,6 +66,11 @@ impl Page {
 impl Browser {
     /// A browser in which nobody is signed in.
     pub(crate) fn new(system: &System) -> Self {
+        Self::at(system.scim_url.strip_suffix("/scim/v2").unwrap())
+    }
+
+    /// The same, for a console elsewhere.
+    pub(crate) fn at(url: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let address = IpAddr::V4(Ipv4Addr::new(127, 77, number[2], number[3]));
@@ -73,7 +78,7 @@ impl Browser {
         connector.set_local_address(Some(address));
         Self {
             http: Client::builder(TokioExecutor::new()).build(connector),
-            url: system.scim_url.strip_suffix("/scim/v2").unwrap().to_owned(),
+            url: url.to_owned(),
             cookie: Mutex::new(None),
             address,
         }
@@ -99,7 +104,7 @@ impl Browser {
             if !page.status.is_redirection() {
                 break;
             }
-            page = self.get(&page.location().to_owned()).await;
+            page = self.get(page.location()).await;
         }
         page
     }

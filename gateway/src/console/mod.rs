@@ -53,6 +53,7 @@ mod csrf;
 mod frame;
 mod input;
 mod moment;
+mod oidc;
 mod session;
 mod set_up;
 mod settings;
@@ -67,6 +68,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use crate::Gateway;
 use frame::Problem;
+pub(crate) use oidc::BACK;
 
 /// Where the console is.
 pub(crate) const HOME: &str = "/admin";
@@ -82,6 +84,7 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
         .merge(signed_in)
         .merge(assets::routes())
         .merge(sign_in::routes())
+        .merge(oidc::routes())
         .route("/admin/", get(async || Redirect::permanent(HOME)))
         .route("/admin/{*path}", any(async || Problem::no_such_page()))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())

@@ -169,6 +169,10 @@ impl Event {
             AuditAction::Imported => "imported",
             AuditAction::Unspecified => "did something",
         };
+        let by_themselves = matches!(
+            event.action(),
+            AuditAction::SignedIn | AuditAction::SignedOut | AuditAction::PasswordSet
+        );
         let who = if event.actor_name.is_empty() {
             who(event.actor.as_ref(), &[])
         } else {
@@ -178,7 +182,7 @@ impl Event {
             when: moment(event.create_time.as_ref()),
             who,
             what,
-            subject: event.subject,
+            subject: if by_themselves { String::new() } else { event.subject },
             client_address: event.client_address,
             trace_id: event.trace_id,
         }
