@@ -10,7 +10,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
 use crate::support::browser::{Browser, PASSWORD, Page};
-use crate::support::system::{System, run_sql, together};
+use crate::support::process::Process;
+use crate::support::system::{System, apart, run_sql, together};
 
 /// An address that no other test has.
 fn email(name: &str) -> String {
@@ -55,6 +56,8 @@ async fn an_admin_signs_in_with_e_mail_and_password_and_out_again() {
     // Who is signed in is led on.
     let again = browser.get("/admin/sign-in?next=%2Fadmin%2Fsettings").await;
     assert_eq!(again.location(), "/admin/settings");
+
+    assert!(!system.logs().contains(PASSWORD), "no password is in the log");
 
     let old = browser.cookie();
     let out = browser.post("/admin/sign-out", &[]).await;
@@ -339,6 +342,66 @@ async fn who_is_an_admin_cannot_be_told_from_the_time_that_an_answer_takes() {
     let least = known[0].min(unknown[0]);
     let apart = known[0].abs_diff(unknown[0]);
     assert!(apart < least / 2 + Duration::from_millis(5), "{known:?} {unknown:?}");
+}
+
+#[tokio::test]
+async fn a_hundred_who_sign_in_at_once_wait_for_each_other_and_not_for_memory() {
+    let system = apart();
+    let tenant = system.tenant().await;
+    let admins: Vec<_> = (0..10).map(|_| email("ann")).collect();
+    for admin in &admins {
+        system.invited(&tenant.id, admin).await;
+    }
+    // Each from a client of its own; those who are nobody do not wait for each other's turn.
+    let attempts = (0..100).map(|at| {
+        let address = admins.get(at).cloned().unwrap_or_else(|| email("nobody"));
+        async move { Browser::new(system).sign_in(&address, "not the password").await.status }
+    });
+    let answers = futures::future::join_all(attempts).await;
+    let refused = answers.iter().filter(|s| **s == StatusCode::UNPROCESSABLE_ENTITY).count();
+    // Whoever waits too long for a core is told so by 503, and never by a crash.
+    assert!(refused >= 50, "{answers:?}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", system.pid("identity")));
+    let status = status.unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kilobytes: u64 = most.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kilobytes < 300 * 1024, "{most}");
+}
+
+#[tokio::test]
+async fn over_https_the_cookie_goes_over_tls_alone_and_a_trusted_proxy_names_the_client() {
+    let system = together();
+    let (tenant, ann) = (system.tenant().await, email("ann"));
+    system.admin(&tenant.id, &ann).await;
+    let url = "https://muster.example.com";
+    let args = [
+        "gateway",
+        "--listen",
+        "127.0.0.1:0",
+        "--public-url",
+        url,
+        "--trust-forwarded-for",
+        "--identity-url",
+        &system.identity_url,
+    ];
+    let gateway = Process::start("gateway", &args, &["HTTP address"]);
+    let browser = Browser::at(&format!("http://{}", gateway.told[0]));
+    let fields = [("email", &*ann), ("password", PASSWORD)];
+    let from = |origin| [("origin", origin), ("x-forwarded-for", "203.0.113.9, 198.51.100.7")];
+    let refused = browser.send_form("/admin/sign-in", &from(&browser.url), &fields).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "the public URL counts");
+    let signed = browser.send_form("/admin/sign-in", &from(url), &fields).await;
+    let cookie = signed.header("set-cookie");
+    assert!(cookie.starts_with("__Host-muster=session_"), "{cookie}");
+    assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax; Secure"), "{cookie}");
+    let activity = browser.get("/admin/settings/activity").await;
+    assert!(activity.header("strict-transport-security").starts_with("max-age="));
+    assert!(activity.text.contains("198.51.100.7"), "what the proxy added");
+    assert!(!activity.text.contains("203.0.113.9"), "what the client made up");
+    // The same session under the other name is none.
+    let held = browser.cookie().unwrap();
+    browser.set_cookie(Some(held.replace("__Host-", "")));
+    assert!(is_sign_in(&browser.get("/admin").await));
 }
 
 #[tokio::test]
