@@ -18,6 +18,7 @@ mod feed_reading;
 mod feed_restored;
 mod feed_waking;
 mod filters;
+mod guessing;
 mod guide;
 mod isolation;
 mod large;

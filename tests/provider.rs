@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::browser::{Browser, Page};
+use crate::support::browser::{Browser, Page, email};
 use crate::support::process::Process;
 use crate::support::provider::{CLIENT_ID, CLIENT_SECRET, Provider, another_key};
 use crate::support::system::{scratch, together};
@@ -62,10 +62,6 @@ impl Console {
         let back = self.out(browser, "%2Fadmin%2Fsettings").await;
         browser.get(&back).await
     }
-}
-
-fn email(name: &str) -> String {
-    format!("{name}-{}@example.com", Uuid::new_v4().simple())
 }
 
 #[tokio::test]

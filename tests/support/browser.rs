@@ -15,11 +15,17 @@ use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::{AcceptInvitationRequest, Admin, CreateAdminRequest};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use uuid::Uuid;
 
 use super::system::System;
 
 /// The password of every admin that `System::admin` makes.
 pub(crate) const PASSWORD: &str = "plum torch canvas";
+
+/// An e-mail address that no other test has.
+pub(crate) fn email(name: &str) -> String {
+    format!("{name}-{}@example.com", Uuid::new_v4().simple())
+}
 
 /// A browser. It asks from an address of its own, so that what one does wrong is held against no
 /// other.

@@ -44,6 +44,9 @@
 //!   (`data-opens="id"`, and `data-shown` on a dialog to open it at once) and forms that submit
 //!   when a choice changes (`data-submits`). What needs it is marked `class="js"`, what stands in
 //!   for it `class="no-js"`.
+//! - **Exports and imports** are recorded with [`Signed::record`](session::Signed::record); what
+//!   identity does it records itself. Requests to it carry `signed.actor()` and, where the contract
+//!   asks for it, `signed.client_address`.
 //! - **Times** are written by [`moment`](moment::moment).
 //! - **Looks**: `assets/console.css` begins with a list of what there is.
 

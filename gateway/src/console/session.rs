@@ -9,7 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request};
 use muster_proto::feed::v1::{Actor, actor};
 use muster_proto::identity::v1::{
-    Admin, AuthenticateSessionRequest, AuthenticateSessionResponse, EndSessionRequest, Organisation,
+    Admin, AuditAction, AuditEvent, AuthenticateSessionRequest, AuthenticateSessionResponse,
+    CreateAuditEventRequest, EndSessionRequest, Organisation,
 };
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
@@ -107,6 +108,26 @@ impl Signed {
     /// Whom the changes that they make are by.
     pub(super) fn actor(&self) -> Actor {
         Actor { kind: Some(actor::Kind::AdminId(self.admin.id.clone())) }
+    }
+
+    /// Records something that identity does not see, such as an export of people.
+    pub(super) async fn record(
+        &self,
+        gateway: &Gateway,
+        action: AuditAction,
+        subject: impl Into<String>,
+    ) -> Result<(), Problem> {
+        let event = AuditEvent {
+            organisation_id: self.organisation.id.clone(),
+            actor: Some(self.actor()),
+            subject: subject.into(),
+            client_address: self.client_address.clone(),
+            action: action.into(),
+            ..AuditEvent::default()
+        };
+        let request = CreateAuditEventRequest { event: Some(event) };
+        gateway.parts.audit.clone().create_audit_event(request).await?;
+        Ok(())
     }
 
     /// What is around a page.
