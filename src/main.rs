@@ -199,18 +199,24 @@ async fn show(
     }
     writeln!(text, "Muster is running")?;
     writeln!(text, "  Console        {}/admin", everything.public_url)?;
-    if let Some(demonstration) = &demonstration {
-        let (email, password) = (demonstration::ADMIN, &demonstration.password);
-        writeln!(text, "  Sign in        {email}, password {password}")?;
+    match &demonstration {
+        Some(demonstration) => {
+            let (email, password) = (demonstration::ADMIN, &demonstration.password);
+            writeln!(text, "  Sign in        {email}, password {password}")?;
+        }
+        None => writeln!(
+            text,
+            "  Sign in        muster organisation create --slug SLUG --name NAME\n\
+             {:17}muster admin create --organisation SLUG --email ADDRESS --name NAME",
+            ""
+        )?,
     }
     writeln!(text, "  SCIM base URL  {}", everything.scim_url())?;
     match &demonstration {
         Some(demonstration) => writeln!(text, "  Token          Static {}", demonstration.key)?,
         None => writeln!(
             text,
-            "  Token          muster organisation create --slug SLUG --name NAME\n\
-             {:17}muster api-key create --organisation SLUG --label TEXT",
-            ""
+            "  Token          muster api-key create --organisation SLUG --label TEXT"
         )?,
     }
     writeln!(text, "  gRPC           {}", everything.grpc_address)?;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use sqlx::{Connection as _, PgConnection};
 
 use crate::support::browser::{Browser, PASSWORD, email};
 use crate::support::system::{System, apart, run_sql, together};
@@ -122,4 +123,31 @@ async fn a_hundred_who_sign_in_at_once_wait_for_each_other_and_not_for_memory() 
     let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kilobytes: u64 = most.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kilobytes < 300 * 1024, "{most}");
+}
+
+#[tokio::test]
+async fn a_password_that_was_hashed_more_cheaply_is_hashed_again_at_sign_in() {
+    let system = together();
+    let (tenant, ann) = (system.tenant().await, email("ann"));
+    system.admin(&tenant.id, &ann).await;
+    let url = system.database_url("postgres");
+    // The reference implementation's of `PASSWORD`, with less memory and one pass.
+    let cheap = "$argon2id$v=19$m=4096,t=1,p=1$YW4gb2xkZXIgc2FsdCAxNg$\
+                 pKnOCnAGgYzmg32B5bmrVC5kUn9Bo8V2Ix7TU26ofaA";
+    let set = format!(
+        "UPDATE identity.admin SET password_hash = '{cheap}' WHERE organisation_id = '{}'",
+        tenant.id
+    );
+    run_sql(&url, &set);
+    let kept = async || -> String {
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        let select = "SELECT password_hash FROM identity.admin WHERE organisation_id = $1::uuid";
+        sqlx::query_scalar(select).bind(&tenant.id).fetch_one(&mut connection).await.unwrap()
+    };
+    Browser::new(system).sign_in(&ann, "not the password").await;
+    assert_eq!(kept().await, cheap);
+    waited(system, &ann);
+    assert_eq!(Browser::new(system).sign_in(&ann, PASSWORD).await.location(), "/admin");
+    assert!(kept().await.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+    assert_eq!(Browser::new(system).sign_in(&ann, PASSWORD).await.location(), "/admin");
 }

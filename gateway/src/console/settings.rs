@@ -51,6 +51,7 @@ struct Settings {
     new_key: api_keys::NewKey,
     organisation: organisation::Typed,
     admins: Vec<admins::Row>,
+    further_admins: usize,
     invite: admins::Invite,
     activity: Vec<Event>,
     /// What is shown once.
@@ -88,6 +89,7 @@ impl Settings {
             new_key: api_keys::NewKey::default(),
             organisation: organisation::Typed::of(&signed.organisation),
             activity: audit.into_inner().events.into_iter().map(Event::of).collect(),
+            further_admins: admins::further(&admins),
             admins: admins::rows(&admins, &signed.admin.id),
             invite: admins::Invite::default(),
             shown: None,
