@@ -92,6 +92,7 @@ impl Here {
             trusts_traceparent: false,
             trusts_forwarded_for: false,
             life: life.clone(),
+            oidc: None,
         });
         Self { system, tenant, identity, group, approver, router, life, written: Vec::new() }
     }

@@ -2,10 +2,12 @@
 
 pub(crate) mod browser;
 pub(crate) mod collector;
+pub(crate) mod console;
 pub(crate) mod feed;
 pub(crate) mod feed_proxy;
 pub(crate) mod following;
 pub(crate) mod process;
+pub(crate) mod provider;
 pub(crate) mod session;
 pub(crate) mod system;
 
