@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use prost::Message as _;
 use prost_types::field_descriptor_proto::Label;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "muster/feed/v1/feed.proto",
     "muster/filter/v1/filter.proto",
     "muster/identity/v1/admin.proto",
     "muster/identity/v1/organisation.proto",
     "muster/identity/v1/session.proto",
     "muster/identity/v1/user.proto",
+    "muster/identity/v1/import.proto",
     "muster/group/v1/group.proto",
     "muster/approver/v1/approver.proto",
 ];

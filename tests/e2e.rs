@@ -9,6 +9,7 @@ mod architecture;
 mod bulk;
 mod check;
 mod command_line;
+mod csv;
 mod faults;
 mod feed;
 mod feed_following;

@@ -7,6 +7,7 @@ use muster_proto::group::v1::group_service_client::GroupServiceClient;
 use muster_proto::identity::v1::User;
 use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
+use muster_proto::identity::v1::import_service_client::ImportServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_runtime::deadline;
@@ -23,6 +24,8 @@ pub struct Parts {
     pub admins: AdminServiceClient<Transport>,
     /// API keys, in identity.
     pub api_keys: ApiKeyServiceClient<Transport>,
+    /// Imports of people, in identity.
+    pub imports: ImportServiceClient<Transport>,
     /// Sessions in the console, in identity.
     pub sessions: SessionServiceClient<Transport>,
     /// Users, in identity.
@@ -39,6 +42,8 @@ impl Parts {
         Self {
             admins: AdminServiceClient::new(config.identity.clone()),
             api_keys: ApiKeyServiceClient::new(config.identity.clone()),
+            imports: ImportServiceClient::new(config.identity.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
             sessions: SessionServiceClient::new(config.identity.clone()),
             users: UserServiceClient::new(config.identity)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),

@@ -48,6 +48,8 @@
 
 mod assets;
 mod csrf;
+mod csv_import;
+mod csv_out;
 mod frame;
 mod group;
 mod groups;
@@ -79,6 +81,8 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
         .merge(person::routes())
         .merge(groups::routes())
         .merge(group::routes())
+        .merge(csv_import::routes())
+        .merge(csv_out::routes())
         .merge(session::routes())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_token));
     Router::new()

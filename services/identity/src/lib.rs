@@ -6,6 +6,7 @@ mod error;
 mod grpc;
 pub mod listed;
 pub mod organisation;
+pub mod people_file;
 pub mod secret;
 pub mod session;
 mod store;
@@ -13,6 +14,7 @@ pub mod user;
 
 use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
+use muster_proto::identity::v1::import_service_server::ImportServiceServer;
 use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
 use muster_proto::identity::v1::session_service_server::SessionServiceServer;
 use muster_proto::identity::v1::user_service_server::UserServiceServer;
@@ -37,6 +39,7 @@ pub const SERVICES: &[&str] = &[
     "muster.identity.v1.ApiKeyService",
     "muster.identity.v1.SessionService",
     "muster.identity.v1.UserService",
+    "muster.identity.v1.ImportService",
 ];
 
 /// What the service's RPCs share.
@@ -44,6 +47,7 @@ pub const SERVICES: &[&str] = &[
 struct Identity {
     database: Database,
     feed: Feed,
+    life: Life,
 }
 
 /// Connects to the database and returns the services to serve.
@@ -54,10 +58,13 @@ pub async fn start(
 ) -> Result<Routes, sqlx::Error> {
     let database = Database::connect(database, life).await?;
     let feed = Feed::open("identity", database.clone(), life.clone(), feed).await?;
-    let identity = Identity { database, feed };
+    let identity = Identity { database, feed, life: life.clone() };
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))
         .add_service(SessionServiceServer::new(identity.clone()))
+        .add_service(
+            ImportServiceServer::new(identity.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        )
         .add_service(UserServiceServer::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES)))
 }

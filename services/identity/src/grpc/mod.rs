@@ -2,6 +2,7 @@
 
 mod admin;
 mod api_key;
+mod import;
 mod organisation;
 mod search;
 mod session;

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod api_key;
+pub(crate) mod import;
 pub(crate) mod organisation;
 pub(crate) mod search;
 pub(crate) mod session;
