@@ -11,6 +11,7 @@ mod bulk;
 mod check;
 mod command_line;
 mod console;
+mod csv;
 mod docs;
 mod faults;
 mod feed;

@@ -8,6 +8,7 @@ use muster_proto::identity::v1::User;
 use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
 use muster_proto::identity::v1::audit_service_client::AuditServiceClient;
+use muster_proto::identity::v1::import_service_client::ImportServiceClient;
 use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
 use muster_proto::identity::v1::provisioning_log_service_client::ProvisioningLogServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
@@ -32,6 +33,8 @@ pub struct Parts {
     pub api_keys: ApiKeyServiceClient<Transport>,
     /// The provisioning log, in identity.
     pub provisioning_log: ProvisioningLogServiceClient<Transport>,
+    /// Imports of people, in identity.
+    pub imports: ImportServiceClient<Transport>,
     /// Sessions in the console, in identity.
     pub sessions: SessionServiceClient<Transport>,
     /// Users, in identity.
@@ -51,6 +54,8 @@ impl Parts {
             organisations: OrganisationServiceClient::new(config.identity.clone()),
             api_keys: ApiKeyServiceClient::new(config.identity.clone()),
             provisioning_log: ProvisioningLogServiceClient::new(config.identity.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            imports: ImportServiceClient::new(config.identity.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
             sessions: SessionServiceClient::new(config.identity.clone()),
             users: UserServiceClient::new(config.identity)

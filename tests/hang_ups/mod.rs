@@ -2,6 +2,7 @@
 //! and dropped, and so on until it completes. What it began is done whole or not at all, and no
 //! connection of the pool is left inside its transaction: everybody else's writes are there.
 
+mod consoles;
 mod routes;
 mod rpcs;
 

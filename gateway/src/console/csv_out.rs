@@ -1,65 +1,204 @@
-//! CSV files that are sent as they are made, and that spreadsheets take for text.
+//! What the console lists, as CSV files: sent page by page, safe for spreadsheets.
 
-use std::borrow::Cow;
-
+use axum::Router;
 use axum::body::Body;
+use axum::extract::State;
 use axum::response::Response;
+use axum::routing::get;
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _, stream};
+use futures::stream;
 use http::{HeaderValue, header};
-use tonic::Status;
+use muster_proto::approver::v1::ApproverState;
 
-/// What a spreadsheet takes for the start of a formula.
-const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+use super::frame::Problem;
+use super::groups::{self, Asked};
+use super::input::Query;
+use super::people::find::{Criteria, find};
+use super::people::shown::{self, Row, rows};
+use super::session::Signed;
+use crate::Gateway;
 
-/// A cell that no spreadsheet takes for a formula: with an apostrophe before it where it would.
-pub(super) fn safe(cell: &str) -> Cow<'_, str> {
-    if cell.starts_with(FORMULA) { format!("'{cell}").into() } else { cell.into() }
+/// How many people or groups are read at once.
+const PAGE: i32 = 1_000;
+
+pub(super) fn routes() -> Router<Gateway> {
+    Router::new()
+        .route("/admin/people.csv", get(people))
+        .route("/admin/groups.csv", get(all_groups))
 }
 
-/// Rows as CSV (RFC 4180); each cell is made [`safe`].
-pub(super) fn text<C: AsRef<str>>(rows: &[Vec<C>]) -> Bytes {
-    let mut text = String::new();
-    for row in rows {
-        for (n, cell) in row.iter().enumerate() {
-            if n > 0 {
-                text.push(',');
-            }
-            let cell = safe(cell.as_ref());
-            if cell.contains([',', '"', '\n', '\r']) {
-                text.push('"');
-                text.push_str(&cell.replace('"', "\"\""));
-                text.push('"');
-            } else {
-                text.push_str(&cell);
-            }
-        }
-        text.push_str("\r\n");
+/// A cell that no spreadsheet reads as a formula: an apostrophe stands before what looks like one.
+/// An import takes it away again; one that was there already gets another, for its sake.
+fn safe(cell: &str) -> String {
+    let is_formula = cell.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if is_formula { format!("'{cell}") } else { cell.to_owned() }
+}
+
+/// Lines of CSV.
+pub(super) fn lines(lines: impl IntoIterator<Item = Vec<String>>) -> Bytes {
+    let mut writer = csv::WriterBuilder::new()
+        .terminator(csv::Terminator::CRLF)
+        .flexible(true)
+        .from_writer(Vec::new());
+    for line in lines {
+        // Writing to memory does not fail.
+        drop(writer.write_record(line.iter().map(|cell| safe(cell))));
     }
-    text.into()
+    Bytes::from(writer.into_inner().unwrap_or_default())
 }
 
-/// Answers with a file of that name: a header, then rows as they come. Where they fail on the way,
-/// the connection breaks, so that nobody takes a part for the whole.
-pub(super) fn file(
-    name: &str,
-    header: &[&str],
-    rows: impl Stream<Item = Result<Vec<Vec<String>>, Status>> + Send + 'static,
-) -> Response {
-    // Excel reads UTF-8 where a byte order mark says so.
-    let mut head = b"\xef\xbb\xbf".to_vec();
-    head.extend_from_slice(&text(&[header.to_vec()]));
-    let rows = rows.map(|rows| rows.map(|rows| text(&rows)));
-    let body = stream::iter([Ok(Bytes::from(head))]).chain(rows);
-    let mut response = Response::new(Body::from_stream(body));
+/// A file to download: the header, what is there of it already, and the rest as it comes. It begins
+/// with the mark by which spreadsheets know UTF-8.
+pub(super) fn file(name: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
-    // Names are ours, of letters and hyphens.
     let disposition = format!("attachment; filename=\"{name}.csv\"");
-    if let Ok(disposition) = disposition.parse() {
-        headers.insert(header::CONTENT_DISPOSITION, disposition);
-    }
+    headers.extend(disposition.parse().ok().map(|value| (header::CONTENT_DISPOSITION, value)));
     response
+}
+
+/// The first bytes of a file.
+pub(super) fn start(header: Vec<String>) -> Vec<u8> {
+    let mut bytes = "\u{feff}".as_bytes().to_vec();
+    bytes.extend_from_slice(&lines([header]));
+    bytes
+}
+
+/// The people who are asked for.
+async fn people(
+    State(gateway): State<Gateway>,
+    signed: Signed,
+    Query(criteria): Query<Criteria>,
+) -> Result<Response, Problem> {
+    let fields = shown::field_names(&signed.organisation);
+    let header = [
+        "userName",
+        "email",
+        "first name",
+        "last name",
+        "display name",
+        "country",
+        "locale",
+        "active",
+        "approvers",
+    ];
+    let header = header.into_iter().map(str::to_owned).chain(fields);
+    let others = ["external id", "region", "groups", "approvers pending", "source", "id"];
+    let header = header.chain(others.into_iter().map(str::to_owned)).collect();
+    let organisation = signed.organisation_id().to_owned();
+    let criteria = Criteria { page: String::new(), ..criteria };
+    // The first page is read before anything is sent, so that what fails is a page.
+    let (mut first, next) = page_of_people(&gateway, &organisation, criteria.clone()).await?;
+    let mut bytes = start(header);
+    bytes.append(&mut first);
+    let rest = stream::try_unfold(next, move |next| {
+        let (gateway, organisation) = (gateway.clone(), organisation.clone());
+        let criteria = criteria.clone();
+        async move {
+            let Some(page) = next else { return Ok(None) };
+            let page = page_of_people(&gateway, &organisation, Criteria { page, ..criteria });
+            page.await.map(|(bytes, next)| Some((Bytes::from(bytes), next))).map_err(cut_short)
+        }
+    });
+    Ok(file("people", following(bytes, rest)))
+}
+
+/// What breaks off a download that has begun.
+fn cut_short(_: Problem) -> std::io::Error {
+    std::io::Error::other("the rest of the file could not be read")
+}
+
+/// What begins with bytes that are there.
+pub(super) fn following(
+    first: Vec<u8>,
+    rest: impl futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+) -> Body {
+    use futures::StreamExt as _;
+    Body::from_stream(stream::iter([Ok(Bytes::from(first))]).chain(rest))
+}
+
+async fn page_of_people(
+    gateway: &Gateway,
+    organisation: &str,
+    criteria: Criteria,
+) -> Result<(Vec<u8>, Option<String>), Problem> {
+    let found = find(gateway, organisation, &criteria, PAGE).await?;
+    let rows = rows(gateway, organisation, &found.users).await?;
+    Ok((lines(rows.iter().map(person)).to_vec(), found.next))
+}
+
+fn person(row: &Row) -> Vec<String> {
+    let user = &row.user;
+    let name = user.name.clone().unwrap_or_default();
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let groups: Vec<&str> = row.groups.iter().map(|g| g.group_display_name.as_str()).collect();
+    let pending =
+        row.approvers.iter().filter(|declared| declared.approver.state() == ApproverState::Pending);
+    let pending: Vec<&str> = pending.map(|d| d.approver.declared_email.as_str()).collect();
+    vec![
+        text(&user.user_name),
+        user.primary_email.clone(),
+        text(&name.given_name),
+        text(&name.family_name),
+        text(&user.display_name),
+        text(&user.country_code),
+        text(&user.locale),
+        if user.active() { "yes" } else { "no" }.to_owned(),
+        user.declared_approvers.join(", "),
+        text(&user.custom_field_1),
+        text(&user.custom_field_2),
+        text(&user.custom_field_3),
+        text(&user.external_id),
+        row.region().to_owned(),
+        groups.join(", "),
+        pending.join(", "),
+        row.source().name.to_owned(),
+        user.id.clone(),
+    ]
+}
+
+async fn all_groups(
+    State(gateway): State<Gateway>,
+    signed: Signed,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Problem> {
+    let header = ["name", "members", "external id", "source", "id"].map(str::to_owned).to_vec();
+    let organisation = signed.organisation_id().to_owned();
+    let asked = Asked { after: String::new(), ..asked };
+    let (mut first, next) = page_of_groups(&gateway, &organisation, asked.clone()).await?;
+    let mut bytes = start(header);
+    bytes.append(&mut first);
+    let rest = stream::try_unfold(next, move |next| {
+        let (gateway, organisation) = (gateway.clone(), organisation.clone());
+        let asked = asked.clone();
+        async move {
+            let Some(after) = next else { return Ok(None) };
+            let page = page_of_groups(&gateway, &organisation, Asked { after, ..asked });
+            page.await.map(|(bytes, next)| Some((Bytes::from(bytes), next))).map_err(cut_short)
+        }
+    });
+    Ok(file("groups", following(bytes, rest)))
+}
+
+async fn page_of_groups(
+    gateway: &Gateway,
+    organisation: &str,
+    asked: Asked,
+) -> Result<(Vec<u8>, Option<String>), Problem> {
+    let found = groups::find(gateway, organisation, &asked, PAGE).await?;
+    let last = found.groups.last().filter(|_| !found.next_page_token.is_empty());
+    let next = last.map(|group| group.display_name.clone());
+    let lines = lines(found.groups.iter().map(|group| {
+        vec![
+            group.display_name.clone(),
+            group.member_count.to_string(),
+            group.external_id.clone().unwrap_or_default(),
+            groups::source(group).1.to_owned(),
+            group.id.clone(),
+        ]
+    }));
+    Ok((lines.to_vec(), next))
 }
 
 #[cfg(test)]
@@ -67,20 +206,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_cell_begins_a_formula_and_every_cell_reads_back() {
-        for (cell, shown) in [
-            ("=1+1", "'=1+1"),
-            ("+44 20", "'+44 20"),
-            ("-1", "'-1"),
-            ("@x", "'@x"),
-            ("\tx", "'\tx"),
-            ("a=b", "a=b"),
-            ("", ""),
-        ] {
-            assert_eq!(safe(cell), shown);
+    fn what_a_spreadsheet_would_run_is_text() {
+        for formula in ["=1+1", "+44 20", "-1", "@SUM(A1)", "\tx", "\rx"] {
+            assert_eq!(safe(formula), format!("'{formula}"));
         }
-        let rows = [vec!["a,b", "say \"x\"", "two\nlines"], vec!["=cmd|' /C calc'!A0", "é", ""]];
-        let expected = "\"a,b\",\"say \"\"x\"\"\",\"two\nlines\"\r\n'=cmd|' /C calc'!A0,é,\r\n";
-        assert_eq!(text(&rows), expected);
+        assert_eq!(
+            (safe("'=1"), safe("'tis"), safe("a=b")),
+            ("''=1".into(), "'tis".into(), "a=b".into())
+        );
+    }
+
+    #[test]
+    fn cells_are_quoted_where_they_must_be() {
+        let line = vec!["a,b".to_owned(), "say \"x\"".to_owned(), "=1,2".to_owned(), String::new()];
+        assert_eq!(&lines([line])[..], b"\"a,b\",\"say \"\"x\"\"\",\"'=1,2\",\r\n");
     }
 }

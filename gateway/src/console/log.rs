@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::get;
-use futures::stream;
+use futures::{TryStreamExt as _, stream};
 use http::{HeaderMap, StatusCode};
 use muster_proto::identity::v1::{
     ApiKey, GetProvisioningLogEntryRequest, ListApiKeysRequest, ListProvisioningLogRequest,
@@ -237,7 +237,9 @@ async fn export(
             Ok(Some((rows, Some((next, request)))))
         }
     });
-    Ok(csv_out::file("provisioning-log", &COLUMNS, rows))
+    let header = COLUMNS.map(str::to_owned).to_vec();
+    let lines = rows.map_ok(csv_out::lines).map_err(std::io::Error::other);
+    Ok(csv_out::file("provisioning-log", csv_out::following(csv_out::start(header), lines)))
 }
 
 fn cells(entry: Shown) -> Vec<String> {

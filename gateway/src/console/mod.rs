@@ -53,6 +53,7 @@
 mod assets;
 mod client;
 mod csrf;
+mod csv_import;
 mod csv_out;
 mod frame;
 mod group;
@@ -92,6 +93,8 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
         .merge(person::routes())
         .merge(groups::routes())
         .merge(group::routes())
+        .merge(csv_import::routes())
+        .merge(csv_out::routes())
         .merge(session::routes())
         .merge(settings::routes())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_token));

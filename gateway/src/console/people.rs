@@ -64,7 +64,7 @@ async fn list(
 ) -> Result<Response, Problem> {
     let organisation = signed.organisation_id();
     let found = async {
-        let found = find(&gateway, organisation, &criteria).await?;
+        let found = find(&gateway, organisation, &criteria, criteria.size()).await?;
         let rows = rows(&gateway, organisation, &found.users).await?;
         Ok((found, rows))
     };

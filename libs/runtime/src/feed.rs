@@ -251,10 +251,9 @@ pub async fn append(
     written_at: OffsetDateTime,
     changes: &[NewChange],
 ) -> Result<i64, sqlx::Error> {
-    // Whoever runs no transaction of `Database` (a test) looks after it.
-    let again = APPENDED.try_with(|appended| appended.replace(true)).unwrap_or(false);
-    if again || changes.is_empty() {
-        return Err(broken("a transaction appends once, and something"));
+    appends_once()?;
+    if changes.is_empty() {
+        return Err(broken("a transaction appends something"));
     }
     #[cfg(feature = "failpoints")]
     crate::failpoint::leave_transaction(connection, organisation).await?;
@@ -270,6 +269,47 @@ pub async fn append(
     lock(connection, organisation).await?;
     #[cfg(feature = "failpoints")]
     crate::failpoint::crash("feed-after-lock");
+    insert(connection, organisation, actor, written_at, changes).await
+}
+
+/// Appends more changes than should be held in memory at once, in batches, under one lock; `next`
+/// gives them, and none at the end. As with [`append`], nothing comes after it in the transaction
+/// that can wait or fail.
+pub async fn append_batches(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    actor: &Actor,
+    written_at: OffsetDateTime,
+    mut next: impl for<'c> FnMut(
+        &'c mut PgConnection,
+    ) -> crate::BoxFuture<'c, Result<Vec<NewChange>, sqlx::Error>>,
+) -> Result<(), sqlx::Error> {
+    appends_once()?;
+    lock(connection, organisation).await?;
+    loop {
+        let changes = next(connection).await?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        insert(connection, organisation, actor, written_at, &changes).await?;
+    }
+}
+
+/// Notes that the transaction appends; what it had appended before stood without the lock.
+fn appends_once() -> Result<(), sqlx::Error> {
+    // Whoever runs no transaction of `Database` (a test) looks after it.
+    let again = APPENDED.try_with(|appended| appended.replace(true)).unwrap_or(false);
+    if again { Err(broken("a transaction appends once")) } else { Ok(()) }
+}
+
+/// Inserts changes after the newest, under the lock; the last one's sequence.
+async fn insert(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    actor: &Actor,
+    written_at: OffsetDateTime,
+    changes: &[NewChange],
+) -> Result<i64, sqlx::Error> {
     let traceparent = telemetry::traceparent();
     let mut sequences: Vec<i64> = sqlx::query_scalar(
         "INSERT INTO change (organisation_id, sequence, change_id, written_at, kind, subject_id,

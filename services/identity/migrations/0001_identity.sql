@@ -247,6 +247,40 @@ CREATE FUNCTION search_keys(organisation uuid, words text) RETURNS bigint[]
 CREATE INDEX listed_user_words ON listed_user USING gin (search_keys(organisation_id, words))
     WITH (fastupdate = on, gin_pending_list_limit = 256);
 
+-- Imports of people. The file is here between the check and the import, so that any replica can do
+-- either; both are forgotten after an hour.
+CREATE TABLE import (
+    organisation_id uuid        NOT NULL REFERENCES organisation,
+    import_id       uuid        NOT NULL,
+    created_at      timestamptz NOT NULL,
+    file            bytea       NOT NULL,
+    state           smallint    NOT NULL,
+    -- Who imports, and when that was last heard of: whose process ends does so no more.
+    run_id          uuid,
+    seen_at         timestamptz,
+    row_count       bigint      NOT NULL DEFAULT 0,
+    done_count      bigint      NOT NULL DEFAULT 0,
+    created_count   bigint      NOT NULL DEFAULT 0,
+    updated_count   bigint      NOT NULL DEFAULT 0,
+    failure         text        NOT NULL DEFAULT '',
+    PRIMARY KEY (organisation_id, import_id)
+);
+-- The changes that an import under way will append, which are too many to hold in memory. No other
+-- transaction ever sees them.
+CREATE TABLE import_change (
+    organisation_id uuid     NOT NULL,
+    import_id       uuid     NOT NULL,
+    position        bigint   NOT NULL,
+    kind            smallint NOT NULL,
+    user_id         uuid     NOT NULL,
+    revision        bigint   NOT NULL,
+    before          jsonb,
+    after           jsonb    NOT NULL,
+    active          bigint   NOT NULL,
+    PRIMARY KEY (organisation_id, import_id, position),
+    FOREIGN KEY (organisation_id, import_id) REFERENCES import ON DELETE CASCADE
+);
+
 -- The feed (libs/runtime/src/feed.rs), the same in every service.
 CREATE TABLE feed_lock (
     organisation_id uuid NOT NULL PRIMARY KEY
@@ -284,8 +318,8 @@ DECLARE name text;
 BEGIN
     FOREACH name IN ARRAY ARRAY[
         'organisation', 'admin', 'admin_login', 'sign_in_attempt', 'invitation', 'session', 'audit', 'api_key',
-        'users', 'user_email', 'listed_user', 'provisioning_log', 'provisioning_count', 'feed_lock', 'feed_key',
-        'change'
+        'users', 'user_email', 'listed_user', 'import', 'import_change', 'provisioning_log',
+        'provisioning_count', 'feed_lock', 'feed_key', 'change'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
@@ -302,10 +336,10 @@ CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
 
 GRANT SELECT, INSERT, UPDATE ON organisation, api_key TO muster_identity;
 -- DELETE, because the log is not kept for ever. What it says stays as it was written.
-GRANT SELECT, INSERT, DELETE ON provisioning_log TO muster_identity;
+GRANT SELECT, INSERT, DELETE ON provisioning_log, import_change TO muster_identity;
 GRANT SELECT, INSERT, UPDATE ON provisioning_count TO muster_identity;
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON admin, invitation, session, sign_in_attempt, users, user_email, listed_user
+    ON admin, invitation, session, sign_in_attempt, users, user_email, listed_user, import
     TO muster_identity;
 -- It is read by a function, and deleted with its admin.
 GRANT INSERT ON admin_login TO muster_identity;

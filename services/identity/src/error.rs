@@ -41,6 +41,9 @@ pub enum Error {
     /// The `user_name` of a user who is active is not released.
     #[error("the user is active; deactivate them before their name is released")]
     StillActive,
+    /// The import has begun already.
+    #[error("the import has begun already")]
+    Started,
     /// The revision given is no longer the resource's.
     #[error("the revision is {current}, not the one given: read it again")]
     RevisionMismatch {
@@ -169,6 +172,7 @@ impl From<Error> for Status {
                 Status::with_error_details(Code::FailedPrecondition, message, info("ONESELF", &[]))
             }
             Error::Hashing => Status::internal(message),
+            Error::Started => Status::failed_precondition(message),
             Error::PageTokenExpired => Status::failed_precondition(message),
             Error::Busy => Status::unavailable(message),
             Error::Database(error) => database_status(&error),

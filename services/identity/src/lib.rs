@@ -7,6 +7,7 @@ mod grpc;
 pub mod listed;
 pub mod organisation;
 mod password;
+pub mod people_file;
 pub mod provisioning_log;
 pub mod secret;
 pub mod session;
@@ -16,6 +17,7 @@ pub mod user;
 use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
 use muster_proto::identity::v1::audit_service_server::AuditServiceServer;
+use muster_proto::identity::v1::import_service_server::ImportServiceServer;
 use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
 use muster_proto::identity::v1::provisioning_log_service_server::ProvisioningLogServiceServer;
 use muster_proto::identity::v1::session_service_server::SessionServiceServer;
@@ -44,6 +46,7 @@ pub const SERVICES: &[&str] = &[
     "muster.identity.v1.AuditService",
     "muster.identity.v1.SessionService",
     "muster.identity.v1.UserService",
+    "muster.identity.v1.ImportService",
 ];
 
 /// What the service's RPCs share.
@@ -52,6 +55,7 @@ struct Identity {
     database: Database,
     feed: Feed,
     passwords: Passwords,
+    life: Life,
 }
 
 /// Connects to the database and returns the services to serve.
@@ -64,7 +68,7 @@ pub async fn start(
     let database = Database::connect(database, life).await?;
     let feed = Feed::open("identity", database.clone(), life.clone(), feed).await?;
     life.spawn(provisioning_log::prune_for_ever(database.clone(), log, life.clone()));
-    let identity = Identity { database, feed, passwords: Passwords::new() };
+    let identity = Identity { database, feed, passwords: Passwords::new(), life: life.clone() };
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))
@@ -74,5 +78,8 @@ pub async fn start(
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
         .add_service(SessionServiceServer::new(identity.clone()))
+        .add_service(
+            ImportServiceServer::new(identity.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        )
         .add_service(UserServiceServer::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES)))
 }

@@ -99,7 +99,8 @@ impl Criteria {
         [&self.field1, &self.field2, &self.field3]
     }
 
-    fn size(&self) -> i32 {
+    /// How many people a page has.
+    pub(super) fn size(&self) -> i32 {
         match self.size.parse() {
             Ok(size) if size > 0 => i32::min(size, LARGEST_PAGE),
             _ => DEFAULT_PAGE,
@@ -112,7 +113,6 @@ impl Criteria {
         let region = format!("CONTENT_REGION_{}", self.region.to_ascii_uppercase());
         SearchUsersRequest {
             organisation_id: organisation.to_owned(),
-            page_size: self.size(),
             query: self.search.trim().to_owned(),
             active: match self.active.as_str() {
                 "yes" => Some(true),
@@ -148,15 +148,17 @@ pub(in super::super) struct Found {
     pub active_user_count: i64,
 }
 
-/// The page that is asked for.
+/// The page that is asked for, of so many people at most.
 pub(in super::super) async fn find(
     gateway: &Gateway,
     organisation: &str,
     criteria: &Criteria,
+    size: i32,
 ) -> Result<Found, Problem> {
     if criteria.group.trim().is_empty() && criteria.approvers != "pending" {
         let request = SearchUsersRequest {
             page_token: criteria.page.clone(),
+            page_size: size,
             ..criteria.of_identity(organisation)
         };
         let answer = gateway.parts.users.clone().search_users(request).await?.into_inner();
@@ -170,7 +172,7 @@ pub(in super::super) async fn find(
             active_user_count: answer.active_user_count,
         });
     }
-    among_named(gateway, organisation, criteria).await
+    among_named(gateway, organisation, criteria, size).await
 }
 
 /// The page of those whom another service names. It begins after a user's id.
@@ -178,15 +180,16 @@ async fn among_named(
     gateway: &Gateway,
     organisation: &str,
     criteria: &Criteria,
+    size: i32,
 ) -> Result<Found, Problem> {
-    let size = usize::try_from(criteria.size()).unwrap_or_default();
+    let size = usize::try_from(size).unwrap_or_default();
     let mut found = Found::default();
     let mut after = criteria.page.clone();
     for _ in 0..ROUNDS {
         let (ids, next) = named(gateway, organisation, criteria, after).await?;
         let left = size - found.users.len();
         let request = SearchUsersRequest {
-            page_size: i32::try_from(left).unwrap_or(LARGEST_PAGE),
+            page_size: i32::try_from(left).unwrap_or(i32::MAX),
             among: Some(Ids { ids }),
             ..criteria.of_identity(organisation)
         };

@@ -38,7 +38,7 @@ impl Row {
         self.approvers.len().saturating_sub(SHOWN)
     }
 
-    pub(super) fn region(&self) -> &'static str {
+    pub(in super::super) fn region(&self) -> &'static str {
         region(&self.user)
     }
 

@@ -3,6 +3,7 @@
 mod admin;
 mod api_key;
 mod audit;
+mod import;
 mod organisation;
 mod provisioning_log;
 mod search;

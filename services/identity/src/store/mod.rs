@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod api_key;
 pub(crate) mod audit;
+pub(crate) mod import;
 pub(crate) mod invitation;
 pub(crate) mod organisation;
 pub(crate) mod provisioning_log;

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use crate::Error;
 use crate::user::{Prepared, Write, fill_computed, is_rehire, prepare, released};
 
+pub(crate) mod bulk;
 mod filter;
 mod list;
 

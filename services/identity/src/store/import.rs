@@ -1,0 +1,274 @@
+//! Imports of people: the file, how far it is, and the changes to append at its end.
+
+use muster_proto::identity::v1::{Import, ImportState};
+use muster_runtime::feed::{Actor, Kind, NewChange, append_batches, timestamp};
+use muster_runtime::id::{OrganisationId, Revision};
+use serde_json::Value;
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::user::bulk::Told;
+use crate::Error;
+
+/// How long a file is kept.
+const LIFETIME: Duration = Duration::hours(1);
+/// A run that was not heard of for so long has ended with its process.
+const SILENCE: Duration = Duration::minutes(1);
+/// How many changes are appended at once.
+const BATCH: i64 = 500;
+
+/// Which import.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Which {
+    pub organisation: OrganisationId,
+    pub import: Uuid,
+}
+
+/// Keeps a file, and forgets those that are too old.
+pub(crate) async fn create(
+    connection: &mut PgConnection,
+    which: Which,
+    file: Vec<u8>,
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "WITH forgotten AS (
+             DELETE FROM identity.import
+              WHERE organisation_id = $1 AND created_at < $5
+                AND (seen_at IS NULL OR seen_at < $6)
+         )
+         INSERT INTO identity.import (organisation_id, import_id, created_at, file, state)
+         VALUES ($1, $2, $3, $4, 1)",
+        which.organisation as OrganisationId,
+        which.import,
+        now,
+        file,
+        now - LIFETIME,
+        now - SILENCE,
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+pub(crate) async fn get(
+    connection: &mut PgConnection,
+    which: Which,
+    now: OffsetDateTime,
+) -> Result<Import, Error> {
+    let row = sqlx::query!(
+        r#"SELECT created_at, state, seen_at, row_count, done_count, created_count, updated_count,
+                  failure
+             FROM identity.import
+            WHERE organisation_id = $1 AND import_id = $2 AND created_at > $3"#,
+        which.organisation as OrganisationId,
+        which.import,
+        now - LIFETIME,
+    )
+    .fetch_optional(connection)
+    .await?
+    .ok_or(Error::NotFound("import"))?;
+    let silent = row.seen_at.is_some_and(|seen_at| seen_at < now - SILENCE);
+    let mut import = Import {
+        id: which.import.to_string(),
+        organisation_id: which.organisation.to_string(),
+        create_time: Some(timestamp(row.created_at)),
+        state: row.state.into(),
+        row_count: row.row_count,
+        done_count: row.done_count,
+        created_count: row.created_count,
+        updated_count: row.updated_count,
+        failure: row.failure,
+    };
+    if import.state() == ImportState::Running && silent {
+        import.set_state(ImportState::Failed);
+        import.failure = "The import was interrupted. Start it again.".to_owned();
+    }
+    Ok(import)
+}
+
+pub(crate) async fn file(
+    connection: &mut PgConnection,
+    which: Which,
+    now: OffsetDateTime,
+) -> Result<Vec<u8>, Error> {
+    sqlx::query_scalar!(
+        "SELECT file FROM identity.import
+          WHERE organisation_id = $1 AND import_id = $2 AND created_at > $3",
+        which.organisation as OrganisationId,
+        which.import,
+        now - LIFETIME,
+    )
+    .fetch_optional(connection)
+    .await?
+    .ok_or(Error::NotFound("import"))
+}
+
+/// Begins a run, where none is under way and none has succeeded; whether it did.
+pub(crate) async fn start(
+    connection: &mut PgConnection,
+    which: Which,
+    run: Uuid,
+    now: OffsetDateTime,
+) -> Result<bool, sqlx::Error> {
+    let started = sqlx::query!(
+        "UPDATE identity.import
+            SET state = 2, run_id = $3, seen_at = $4, row_count = 0, done_count = 0, failure = ''
+          WHERE organisation_id = $1 AND import_id = $2
+            AND (state IN (1, 4) OR state = 2 AND seen_at < $5)",
+        which.organisation as OrganisationId,
+        which.import,
+        run,
+        now,
+        now - SILENCE,
+    )
+    .execute(connection)
+    .await?;
+    Ok(started.rows_affected() > 0)
+}
+
+/// Notes how far a run is.
+pub(crate) async fn progress(
+    connection: &mut PgConnection,
+    which: Which,
+    run: Uuid,
+    (done, total): (i64, i64),
+    now: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE identity.import SET done_count = $4, row_count = $5, seen_at = $6
+          WHERE organisation_id = $1 AND import_id = $2 AND run_id = $3",
+        which.organisation as OrganisationId,
+        which.import,
+        run,
+        done,
+        total,
+        now,
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Notes why a run has imported nothing.
+pub(crate) async fn fail(
+    connection: &mut PgConnection,
+    which: Which,
+    run: Uuid,
+    failure: String,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE identity.import SET state = 4, failure = $4
+          WHERE organisation_id = $1 AND import_id = $2 AND run_id = $3",
+        which.organisation as OrganisationId,
+        which.import,
+        run,
+        failure,
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Keeps changes for the end of the run's transaction.
+pub(crate) async fn keep_changes(
+    connection: &mut PgConnection,
+    which: Which,
+    kept: i64,
+    told: &[Told],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "INSERT INTO identity.import_change
+                (organisation_id, import_id, position, kind, user_id, revision, before, after,
+                 active)
+         SELECT $1, $2, $3 + n.position, n.kind, n.user_id, n.revision, n.before, n.after, n.active
+           FROM unnest($4::smallint[], $5::uuid[], $6::bigint[], $7::jsonb[], $8::jsonb[],
+                       $9::bigint[])
+                WITH ORDINALITY AS n (kind, user_id, revision, before, after, active, position)",
+        which.organisation as OrganisationId,
+        which.import,
+        kept,
+        &told.iter().map(|told| told.kind as i16).collect::<Vec<_>>(),
+        &told.iter().map(|told| told.user.uuid()).collect::<Vec<_>>(),
+        &told.iter().map(|told| told.revision.0).collect::<Vec<_>>(),
+        &told.iter().map(|told| told.before.clone()).collect::<Vec<_>>() as &[Option<Value>],
+        &told.iter().map(|told| told.after.clone()).collect::<Vec<_>>(),
+        &told.iter().map(|told| told.active).collect::<Vec<_>>(),
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Ends a run: notes what it did, forgets the file's changes and appends them to the feed. Fails
+/// where another run has taken over.
+pub(crate) async fn finish(
+    connection: &mut PgConnection,
+    which: Which,
+    run: Uuid,
+    (created, updated): (i64, i64),
+    actor: &Actor,
+    now: OffsetDateTime,
+) -> Result<(), Error> {
+    let finished = sqlx::query!(
+        "UPDATE identity.import SET state = 3, created_count = $4, updated_count = $5
+          WHERE organisation_id = $1 AND import_id = $2 AND run_id = $3 AND state = 2",
+        which.organisation as OrganisationId,
+        which.import,
+        run,
+        created,
+        updated,
+    )
+    .execute(&mut *connection)
+    .await?;
+    if finished.rows_affected() == 0 {
+        return Err(Error::Busy);
+    }
+    let mut from = 0;
+    append_batches(connection, which.organisation, actor, now, move |connection| {
+        let first = from;
+        from += BATCH;
+        Box::pin(changes(connection, which, first))
+    })
+    .await?;
+    sqlx::query!(
+        "DELETE FROM identity.import_change WHERE organisation_id = $1 AND import_id = $2",
+        which.organisation as OrganisationId,
+        which.import,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The kept changes after the first so many.
+async fn changes(
+    connection: &mut PgConnection,
+    which: Which,
+    first: i64,
+) -> Result<Vec<NewChange>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT kind AS "kind: Kind", user_id, revision AS "revision: Revision", before, after,
+                  active
+             FROM identity.import_change
+            WHERE organisation_id = $1 AND import_id = $2 AND position > $3 AND position <= $4
+            ORDER BY position"#,
+        which.organisation as OrganisationId,
+        which.import,
+        first,
+        first + BATCH,
+    )
+    .fetch_all(connection)
+    .await?;
+    let changes = rows.into_iter().map(|row| NewChange {
+        total: i64::from(row.kind == Kind::Created),
+        kind: row.kind,
+        subject: row.user_id,
+        revision: row.revision,
+        before: row.before,
+        after: Some(row.after),
+        active: row.active,
+    });
+    Ok(changes.collect())
+}
