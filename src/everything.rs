@@ -31,6 +31,8 @@ pub struct Options {
     pub database_url: Option<String>,
     /// The address that clients use, where it is another than `listen`.
     pub public_url: Option<String>,
+    /// The identity provider that admins may sign in with.
+    pub oidc: Option<muster_gateway::OidcConfig>,
     /// How the feeds are read and kept.
     pub feed: feed::Settings,
     /// How long the provisioning log is kept.
@@ -130,6 +132,7 @@ impl Everything {
             trusts_traceparent: false,
             life: life.clone(),
             trusts_forwarded_for: false,
+            oidc: options.oidc.clone(),
         });
         let services =
             [muster_identity::SERVICES, muster_group::SERVICES, muster_approver::SERVICES].concat();

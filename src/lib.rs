@@ -6,6 +6,7 @@ pub mod everything;
 pub mod feed_args;
 pub mod log_args;
 pub mod migrate;
+pub mod oidc_args;
 pub mod operate;
 pub mod parts;
 pub mod rehearsal;

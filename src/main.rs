@@ -12,6 +12,7 @@ use muster::everything::{Everything, Options};
 use muster::feed_args::FeedArgs;
 use muster::log_args::LogArgs;
 use muster::migrate::MigrateArgs;
+use muster::oidc_args::OidcArgs;
 use muster::operate::{AdminCommand, ApiKeyCommand, OrganisationCommand};
 use muster::parts::{FollowerArgs, GatewayArgs, IdentityArgs};
 use muster::rehearse::RehearseArgs;
@@ -64,6 +65,8 @@ struct RunArgs {
     /// The address that clients use, where it is another than --listen
     #[arg(long, env = "MUSTER_PUBLIC_URL", value_name = "URL")]
     public_url: Option<String>,
+    #[command(flatten)]
+    oidc: OidcArgs,
     #[command(flatten)]
     feed: FeedArgs,
     #[command(flatten)]
@@ -166,6 +169,7 @@ async fn everything(args: RunArgs) -> anyhow::Result<()> {
         data_dir: args.data_dir.clone(),
         database_url: args.database_url,
         public_url: args.public_url,
+        oidc: args.oidc.config()?,
         feed: args.feed.settings(),
         log: args.log.settings(),
     };
@@ -199,18 +203,24 @@ async fn show(
     }
     writeln!(text, "Muster is running")?;
     writeln!(text, "  Console        {}/admin", everything.public_url)?;
-    if let Some(demonstration) = &demonstration {
-        let (email, password) = (demonstration::ADMIN, &demonstration.password);
-        writeln!(text, "  Sign in        {email}, password {password}")?;
+    match &demonstration {
+        Some(demonstration) => {
+            let (email, password) = (demonstration::ADMIN, &demonstration.password);
+            writeln!(text, "  Sign in        {email}, password {password}")?;
+        }
+        None => writeln!(
+            text,
+            "  Sign in        muster organisation create --slug SLUG --name NAME\n\
+             {:17}muster admin create --organisation SLUG --email ADDRESS --name NAME",
+            ""
+        )?,
     }
     writeln!(text, "  SCIM base URL  {}", everything.scim_url())?;
     match &demonstration {
         Some(demonstration) => writeln!(text, "  Token          Static {}", demonstration.key)?,
         None => writeln!(
             text,
-            "  Token          muster organisation create --slug SLUG --name NAME\n\
-             {:17}muster api-key create --organisation SLUG --label TEXT",
-            ""
+            "  Token          muster api-key create --organisation SLUG --label TEXT"
         )?,
     }
     writeln!(text, "  gRPC           {}", everything.grpc_address)?;

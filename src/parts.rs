@@ -13,6 +13,7 @@ use tonic::service::Routes;
 
 use crate::feed_args::FeedArgs;
 use crate::log_args::LogArgs;
+use crate::oidc_args::OidcArgs;
 
 /// How many connections each service holds at most.
 pub const CONNECTIONS: u32 = 16;
@@ -109,6 +110,9 @@ pub struct GatewayArgs {
     /// Take the client's address from X-Forwarded-For; only behind a proxy that adds to it
     #[arg(long, env = "MUSTER_TRUST_FORWARDED_FOR")]
     pub trust_forwarded_for: bool,
+    /// The identity provider
+    #[command(flatten)]
+    pub oidc: OidcArgs,
 }
 
 /// Runs identity until the process is told to stop.
@@ -167,6 +171,7 @@ pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         trusts_traceparent: args.trust_traceparent,
         life: life.clone(),
         trusts_forwarded_for: args.trust_forwarded_for,
+        oidc: args.oidc.config()?,
     });
     println!("HTTP address  {}", listener.local_addr()?);
     println!("SCIM base URL  {public_url}/scim/v2");

@@ -199,7 +199,7 @@ async fn without_an_organisation_a_statement_finds_nothing() {
             let count = format!("SELECT count(*) FROM {schema}.{table}");
             let unset = sqlx::query(AssertSqlSafe(count.clone())).fetch_one(&mut connection).await;
             assert!(unset.is_err(), "{count} without an organisation");
-            let other = "SET muster.organisation_id = '00000000-0000-0000-0000-000000000000'";
+            let other = "SET muster.organisation_id = '00000000-0000-0000-0000-000000000001'";
             connection.execute(other).await.unwrap();
             let row =
                 sqlx::query(AssertSqlSafe(count.clone())).fetch_one(&mut connection).await.unwrap();

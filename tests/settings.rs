@@ -2,18 +2,16 @@
 
 use http::StatusCode;
 use muster::scim_client::ScimClient;
+use muster_proto::identity::v1::audit_service_client::AuditServiceClient;
+use muster_proto::identity::v1::{AuditAction, AuditEvent, CreateAuditEventRequest};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::browser::{Browser, PASSWORD, Page};
+use crate::support::browser::{Browser, PASSWORD, Page, email};
 use crate::support::system::{System, Tenant, run_sql, together};
 
 /// What a browser would run, were it not shown as text.
 const PAYLOAD: &str = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{7*7}}";
-
-fn email(name: &str) -> String {
-    format!("{name}-{}@example.com", Uuid::new_v4().simple())
-}
 
 async fn generate(browser: &Browser, label: &str) -> String {
     let page = browser.post("/admin/settings/api-keys", &[("label", label)]).await;
@@ -320,9 +318,7 @@ async fn whatever_is_typed_is_shown_as_text() {
         browser.post("/admin/settings/admins", &invite).await,
         Browser::new(system).sign_in(PAYLOAD, PASSWORD).await,
         browser
-            .get(&format!(
-                "/admin/sign-in?next=%2Fadmin%2F%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E"
-            ))
+            .get("/admin/sign-in?next=%2Fadmin%2F%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E")
             .await,
         browser.get("/admin/settings?done=%3Cscript%3Ealert(1)%3C%2Fscript%3E").await,
         browser.get("/admin/%3Cscript%3Ealert(1)%3C%2Fscript%3E").await,
@@ -334,4 +330,29 @@ async fn whatever_is_typed_is_shown_as_text() {
         shown += page.text.matches("&#60;script&#62;alert(1)").count();
     }
     assert!(shown >= 6, "{shown}");
+}
+
+#[tokio::test]
+async fn what_was_done_is_paged_through_to_its_beginning() {
+    let system = together();
+    let (tenant, browser) = signed_in(system).await;
+    let mut audit = AuditServiceClient::new(system.identity());
+    for number in 0..150 {
+        let event = AuditEvent {
+            organisation_id: tenant.id.clone(),
+            action: AuditAction::Exported.into(),
+            subject: format!("report {number}."),
+            ..AuditEvent::default()
+        };
+        audit.create_audit_event(CreateAuditEventRequest { event: Some(event) }).await.unwrap();
+    }
+    let newest = browser.get("/admin/settings/activity").await;
+    assert!(newest.text.contains("exported: report 149.") && newest.text.contains("report 50."));
+    assert!(!newest.text.contains("report 49."));
+    let older = newest.between("<a class=\"button\" href=\"", "\">Older").unwrap();
+    let oldest = browser.get(older).await;
+    assert!(oldest.text.contains("report 49.") && oldest.text.contains("set a password"));
+    assert!(!oldest.text.contains("report 50.") && !oldest.text.contains(">Older"));
+    let made_up = browser.get("/admin/settings/activity?page=made-up").await;
+    assert_eq!(made_up.status, StatusCode::NOT_FOUND);
 }

@@ -5,6 +5,7 @@ mod console;
 mod docs;
 mod errors;
 mod failure;
+mod oidc;
 mod parts;
 mod provisioning_log;
 mod scim;
@@ -18,6 +19,7 @@ use axum::routing::any;
 use muster_runtime::life::Life;
 use muster_runtime::transport::Transport;
 
+pub use oidc::Config as OidcConfig;
 pub use parts::Parts;
 use provisioning_log::Log;
 
@@ -75,6 +77,14 @@ pub struct Config {
     /// Whether `X-Forwarded-For` says who the client is: where a proxy of our own in front adds to
     /// it. Otherwise it is whoever is at the other end of the connection.
     pub trusts_forwarded_for: bool,
+    /// The identity provider that admins may sign in with beside their passwords.
+    pub oidc: Option<OidcConfig>,
+}
+
+/// Whether an address is one of this machine, where plain text is let pass.
+#[must_use]
+pub fn is_loopback(url: &str) -> bool {
+    oidc::is_loopback(url)
 }
 
 /// Everything that the gateway serves.
@@ -86,6 +96,9 @@ pub fn router(config: Config) -> Router {
         trusts_traceparent: config.trusts_traceparent,
         log: Log::start(config.identity.clone(), &config.life),
         trusts_forwarded_for: config.trusts_forwarded_for,
+        oidc: config.oidc.clone().map(|provider| {
+            oidc::Oidc::new(provider, format!("{}{}", config.public_url, console::BACK))
+        }),
         parts: Parts::new(config),
         limits,
     };
@@ -109,6 +122,7 @@ struct Gateway {
     scim_url: Arc<str>,
     parts: Parts,
     limits: Limits,
+    oidc: Option<oidc::Oidc>,
     trusts_traceparent: bool,
     log: Log,
     trusts_forwarded_for: bool,

@@ -15,11 +15,17 @@ use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::{AcceptInvitationRequest, Admin, CreateAdminRequest};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use uuid::Uuid;
 
 use super::system::System;
 
 /// The password of every admin that `System::admin` makes.
 pub(crate) const PASSWORD: &str = "plum torch canvas";
+
+/// An e-mail address that no other test has.
+pub(crate) fn email(name: &str) -> String {
+    format!("{name}-{}@example.com", Uuid::new_v4().simple())
+}
 
 /// A browser. It asks from an address of its own, so that what one does wrong is held against no
 /// other.
@@ -66,6 +72,11 @@ impl Page {
 impl Browser {
     /// A browser in which nobody is signed in.
     pub(crate) fn new(system: &System) -> Self {
+        Self::at(system.scim_url.strip_suffix("/scim/v2").unwrap())
+    }
+
+    /// The same, for a console elsewhere.
+    pub(crate) fn at(url: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let address = IpAddr::V4(Ipv4Addr::new(127, 77, number[2], number[3]));
@@ -73,7 +84,7 @@ impl Browser {
         connector.set_local_address(Some(address));
         Self {
             http: Client::builder(TokioExecutor::new()).build(connector),
-            url: system.scim_url.strip_suffix("/scim/v2").unwrap().to_owned(),
+            url: url.to_owned(),
             cookie: Mutex::new(None),
             address,
         }
@@ -99,7 +110,7 @@ impl Browser {
             if !page.status.is_redirection() {
                 break;
             }
-            page = self.get(&page.location().to_owned()).await;
+            page = self.get(page.location()).await;
         }
         page
     }

@@ -6,6 +6,7 @@ pub(crate) mod feed;
 pub(crate) mod feed_proxy;
 pub(crate) mod following;
 pub(crate) mod process;
+pub(crate) mod provider;
 pub(crate) mod session;
 pub(crate) mod system;
 

@@ -44,6 +44,9 @@
 //!   (`data-opens="id"`, and `data-shown` on a dialog to open it at once) and forms that submit
 //!   when a choice changes (`data-submits`). What needs it is marked `class="js"`, what stands in
 //!   for it `class="no-js"`.
+//! - **Exports and imports** are recorded with [`Signed::record`](session::Signed::record); what
+//!   identity does it records itself. Requests to it carry `signed.actor()` and, where the contract
+//!   asks for it, `signed.client_address`.
 //! - **Times** are written by [`moment`](moment::moment).
 //! - **Looks**: `assets/console.css` begins with a list of what there is.
 
@@ -55,6 +58,7 @@ mod frame;
 mod input;
 mod log;
 mod moment;
+mod oidc;
 mod session;
 mod set_up;
 mod settings;
@@ -69,6 +73,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use crate::Gateway;
 use frame::Problem;
+pub(crate) use oidc::BACK;
 
 /// Where the console is.
 pub(crate) const HOME: &str = "/admin";
@@ -85,6 +90,7 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
         .merge(signed_in)
         .merge(assets::routes())
         .merge(sign_in::routes())
+        .merge(oidc::routes())
         .route("/admin/", get(async || Redirect::permanent(HOME)))
         .route("/admin/{*path}", any(async || Problem::no_such_page()))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())

@@ -51,6 +51,7 @@ struct Settings {
     new_key: api_keys::NewKey,
     organisation: organisation::Typed,
     admins: Vec<admins::Row>,
+    further_admins: usize,
     invite: admins::Invite,
     activity: Vec<Event>,
     /// What is shown once.
@@ -88,6 +89,7 @@ impl Settings {
             new_key: api_keys::NewKey::default(),
             organisation: organisation::Typed::of(&signed.organisation),
             activity: audit.into_inner().events.into_iter().map(Event::of).collect(),
+            further_admins: admins::further(&admins),
             admins: admins::rows(&admins, &signed.admin.id),
             invite: admins::Invite::default(),
             shown: None,
@@ -169,6 +171,10 @@ impl Event {
             AuditAction::Imported => "imported",
             AuditAction::Unspecified => "did something",
         };
+        let by_themselves = matches!(
+            event.action(),
+            AuditAction::SignedIn | AuditAction::SignedOut | AuditAction::PasswordSet
+        );
         let who = if event.actor_name.is_empty() {
             who(event.actor.as_ref(), &[])
         } else {
@@ -178,7 +184,7 @@ impl Event {
             when: moment(event.create_time.as_ref()),
             who,
             what,
-            subject: event.subject,
+            subject: if by_themselves { String::new() } else { event.subject },
             client_address: event.client_address,
             trace_id: event.trace_id,
         }

@@ -39,6 +39,7 @@ struct SignIn<'a> {
     wrong: Option<String>,
     /// The public URL, where browsers do not keep the cookie.
     insecure: Option<&'a str>,
+    has_provider: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,7 +67,14 @@ fn sign_in_page<'a>(
     wrong: Option<String>,
 ) -> SignIn<'a> {
     let insecure = (!is_kept(&gateway.public_url)).then_some(&*gateway.public_url);
-    SignIn { frame: Frame::open("Sign in"), next, email, wrong, insecure }
+    SignIn {
+        frame: Frame::open("Sign in"),
+        next,
+        email,
+        wrong,
+        insecure,
+        has_provider: gateway.oidc.is_some(),
+    }
 }
 
 #[derive(Deserialize)]

@@ -29,6 +29,14 @@ pub fn checked(mut organisation: Organisation) -> Result<Organisation, Error> {
             description: format!("was {sent:?}; expected a BCP 47 tag such as en-GB"),
         });
     }
+    for (field, name) in [
+        ("custom_field_1_name", &mut organisation.custom_field_1_name),
+        ("custom_field_2_name", &mut organisation.custom_field_2_name),
+        ("custom_field_3_name", &mut organisation.custom_field_3_name),
+    ] {
+        // A field without a name goes by SCIM's.
+        *name = if name.trim().is_empty() { String::new() } else { self::name(field, name)? };
+    }
     if organisation.unknown_members() == UnknownMembers::Unspecified {
         organisation.set_unknown_members(UnknownMembers::LeaveOut);
     }

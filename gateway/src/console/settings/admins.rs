@@ -19,7 +19,7 @@ use crate::console::moment::{Moment, moment};
 use crate::console::session::Signed;
 
 /// The most that are shown.
-const SHOWN: usize = 200;
+const SHOWN: usize = 100;
 
 pub(super) fn routes() -> Router<Gateway> {
     Router::new()
@@ -50,6 +50,11 @@ impl Row {
             last_signed_in: moment(admin.last_sign_in_time.as_ref()),
         }
     }
+}
+
+/// How many there are beside those that are shown.
+pub(super) fn further(admins: &[Admin]) -> usize {
+    admins.len().saturating_sub(SHOWN)
 }
 
 pub(super) fn rows(admins: &[Admin], oneself: &str) -> Vec<Row> {

@@ -20,10 +20,10 @@ use crate::console::moment::{Moment, moment};
 use crate::console::session::Signed;
 
 /// How many keys that work no more are shown.
-const GONE: usize = 50;
+const GONE: usize = 20;
 
 /// The most that are shown that work.
-const SHOWN: usize = 100;
+const SHOWN: usize = 50;
 
 pub(super) fn routes() -> Router<Gateway> {
     Router::new()

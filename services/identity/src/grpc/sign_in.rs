@@ -7,6 +7,7 @@ use muster_proto::identity::v1::{
 use muster_runtime::clock;
 use muster_runtime::id::OrganisationId;
 use muster_scim::caseless;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::organisation_id;
@@ -53,7 +54,7 @@ impl Identity {
             }
         }
         if right.is_empty() {
-            self.refused(wrong, client_address).await?;
+            self.refused(wrong, client_address);
             return Err(Error::NotRight);
         }
         self.give_back(attempt).await?;
@@ -194,21 +195,22 @@ impl Identity {
             .await
     }
 
-    async fn refused(
-        &self,
-        accounts: Vec<(Account, Known)>,
-        client_address: String,
-    ) -> Result<(), Error> {
-        for (account, known) in accounts {
-            let event = by_themselves(account, known.email, client_address.clone());
-            self.database
-                .write(account.organisation, move |c| {
+    /// Records a refusal beside the answer: that it takes longer for an admin would tell who is one.
+    fn refused(&self, accounts: Vec<(Account, Known)>, client_address: String) {
+        let database = self.database.clone();
+        let record = async move {
+            for (account, known) in accounts {
+                let event = by_themselves(account, known.email, client_address.clone());
+                let recorded = database.write(account.organisation, move |c| {
                     let event = event(AuditAction::SignInRefused);
                     Box::pin(audit::add(c, account.organisation, event, clock::now()))
-                })
-                .await?;
-        }
-        Ok(())
+                });
+                if let Err(error) = recorded.await {
+                    tracing::warn!(%error, "a refused sign-in could not be recorded");
+                }
+            }
+        };
+        tokio::spawn(record.in_current_span());
     }
 
     /// Begins a session in the one organisation, or offers the several.
