@@ -145,6 +145,8 @@ async fn what_a_client_sends_is_shown_as_text_and_begins_no_formula() {
     for shown in [",'=cmd|' /C calc'!A0,", ",'+44 20 7946,", ",\"a,\"\"b\"\"\","] {
         assert!(file.text.contains(shown), "{shown}\n{}", lines[254]);
     }
+    let activity = console.get("/admin/settings/activity").await.text;
+    assert!(activity.contains("exported: the provisioning log"), "{activity}");
     let failed = console.get("/admin/log/export.csv?show=failed").await.text;
     assert_eq!(failed.trim_end().split("\r\n").count(), 251);
 }

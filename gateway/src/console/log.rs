@@ -10,8 +10,8 @@ use axum::routing::get;
 use futures::{TryStreamExt as _, stream};
 use http::{HeaderMap, StatusCode};
 use muster_proto::identity::v1::{
-    ApiKey, GetProvisioningLogEntryRequest, ListApiKeysRequest, ListProvisioningLogRequest,
-    ProvisioningOutcome as Outcome, SummariseProvisioningRequest,
+    ApiKey, AuditAction, GetProvisioningLogEntryRequest, ListApiKeysRequest,
+    ListProvisioningLogRequest, ProvisioningOutcome as Outcome, SummariseProvisioningRequest,
 };
 use serde::{Deserialize, Serialize};
 use tonic::Status;
@@ -222,6 +222,7 @@ async fn export(
     // The first page is read before the answer begins, so that what is wrong has a page of its own.
     let mut log = gateway.parts.provisioning_log.clone();
     let first = log.list_provisioning_log(request.clone()).await?.into_inner();
+    signed.record(&gateway, AuditAction::Exported, "the provisioning log").await?;
     let rows = stream::try_unfold(Some((first, request)), move |at| {
         let (gateway, names) = (gateway.clone(), names.clone());
         async move {

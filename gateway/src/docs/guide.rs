@@ -38,7 +38,9 @@ impl Guide {
                         guide.headings.push((anchor, text));
                     }
                 }
-                Event::Text(text) | Event::Code(text) if heading.is_some() => {
+                Event::Text(text) | Event::Code(text) | Event::InlineHtml(text)
+                    if heading.is_some() =>
+                {
                     if let Some((_, heading)) = &mut heading {
                         heading.push_str(&text);
                     }
