@@ -20,6 +20,7 @@ mod feed_waking;
 mod filters;
 mod guessing;
 mod guide;
+mod in_browser;
 mod isolation;
 mod large;
 mod leavers;

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share.
 
 pub(crate) mod browser;
+pub(crate) mod chromium;
 pub(crate) mod collector;
 pub(crate) mod feed;
 pub(crate) mod feed_proxy;

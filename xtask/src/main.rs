@@ -44,6 +44,8 @@ fn scim2_tester() -> anyhow::Result<()> {
 
 fn test() -> anyhow::Result<()> {
     tools::ensure_postgres()?;
+    tools::ensure_chromium()?;
+    tools::ensure_axe()?;
     let buf = tools::ensure_buf()?;
     let scim2 = tools::ensure_scim2()?;
     step("rustfmt", cargo(&["fmt", "--all", "--check"]))?;

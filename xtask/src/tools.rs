@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use crate::{root, run};
 
 const BUF: &str = "@bufbuild/buf@1.75.0";
+const AXE: &str = "axe-core@4.14.1";
 
 /// Installs PostgreSQL by apt where there is none. Where there is no apt, Muster itself says what
 /// to install.
@@ -24,23 +25,47 @@ pub(crate) fn ensure_postgres() -> anyhow::Result<()> {
         .env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
+/// Installs Chromium and its driver by apt where they are missing.
+pub(crate) fn ensure_chromium() -> anyhow::Result<()> {
+    if is_there("chromedriver", &["--version"]) || !is_there("apt-get", &["--version"]) {
+        return Ok(());
+    }
+    println!("── Installing Chromium by apt, for the tests of the console");
+    run(Command::new("apt-get").args(["update", "--quiet"]))?;
+    run(Command::new("apt-get")
+        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+        .args(["chromium", "chromium-driver", "fonts-dejavu-core"])
+        .env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// Installs axe-core by npm below `target/`, where the tests of the console find it.
+pub(crate) fn ensure_axe() -> anyhow::Result<()> {
+    ensure_npm(AXE, "node_modules/axe-core/axe.min.js", "the accessibility of the console")?;
+    Ok(())
+}
+
 /// Installs buf by npm below `target/`, and returns its path.
 pub(crate) fn ensure_buf() -> anyhow::Result<PathBuf> {
+    ensure_npm(BUF, "node_modules/.bin/buf", "the contracts")
+}
+
+/// Installs a package by npm below `target/`, and returns the path of its file.
+fn ensure_npm(package: &str, file: &str, what_for: &str) -> anyhow::Result<PathBuf> {
     let folder = root().join("target/tools");
-    let buf = folder.join("node_modules/.bin/buf");
-    if buf.exists() {
-        return Ok(buf);
+    let file = folder.join(file);
+    if file.exists() {
+        return Ok(file);
     }
     if !is_there("npm", &["--version"]) {
-        bail!("npm is missing, by which buf is installed: install Node.js");
+        bail!("npm is missing, by which {package} is installed: install Node.js");
     }
-    println!("── Installing {BUF} by npm into target/tools, for the contracts");
+    println!("── Installing {package} by npm into target/tools, for {what_for}");
     std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
     run(Command::new("npm")
         .args(["install", "--no-fund", "--no-audit", "--silent", "--prefix"])
         .arg(&folder)
-        .arg(BUF))?;
-    Ok(buf)
+        .arg(package))?;
+    Ok(file)
 }
 
 /// Installs scim2-tester by pip below `target/`, and returns the path of its command.
