@@ -29,7 +29,7 @@ pub(crate) fn ensure_browser() -> anyhow::Result<()> {
     if !is_there("apt-get", &["--version"]) {
         bail!("Chromium or its driver is missing: install chromium and chromedriver");
     }
-    install("Chromium", &["chromium", "chromium-driver"])
+    install("Chromium", &["chromium", "chromium-driver", "fonts-dejavu-core"])
 }
 
 fn install(name: &str, packages: &[&str]) -> anyhow::Result<()> {
