@@ -140,6 +140,7 @@ async fn an_admin_connects_okta_by_what_the_screen_says() {
     let failed: Vec<_> = report.steps.iter().filter(|step| !step.passed()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     browser.says("Okta speaks PUT").await;
+    browser.says("groups in Muster").await;
     look_at(&browser, &mut pages, "set-up-done").await;
 
     person_whose_address_does_not_match(system, &browser, &mut pages, &token).await;
