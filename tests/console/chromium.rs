@@ -1,7 +1,6 @@
 //! A real browser: Chromium, driven as a person would.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -119,11 +118,6 @@ impl Chromium {
         }
     }
 
-    /// Whether there is such an element now.
-    pub(crate) async fn has(&self, css: &str) -> bool {
-        !self.client.find_all(Locator::Css(css)).await.unwrap().is_empty()
-    }
-
     /// All that can be read on the page.
     pub(crate) async fn text(&self) -> String {
         let script = "return document.body ? document.body.innerText : ''";
@@ -178,11 +172,6 @@ impl Chromium {
         let field = self.field(label).await;
         field.clear().await.unwrap();
         field.send_keys(text).await.unwrap();
-    }
-
-    /// Chooses a file in the field of a label.
-    pub(crate) async fn choose_file(&self, label: &str, path: &Path) {
-        self.field(label).await.send_keys(path.to_str().unwrap()).await.unwrap();
     }
 
     /// The field that a label names, found as assistive technology does.
@@ -286,10 +275,6 @@ impl Chromium {
             Err(error) if error.is_no_such_cookie() => None,
             Err(error) => panic!("{error}"),
         }
-    }
-
-    pub(crate) async fn forget_cookies(&self) {
-        self.client.delete_all_cookies().await.unwrap();
     }
 }
 
