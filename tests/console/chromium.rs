@@ -216,16 +216,21 @@ impl Chromium {
         let height = self.run(script, vec![]).await;
         let width = if look == Look::Phone { 390 } else { 1280 };
         let clip = json!({"x": 0, "y": 0, "width": width, "height": height, "scale": 1});
-        let taken = self
-            .devtools(
-                "Page.captureScreenshot",
-                json!({"format": "png", "captureBeyondViewport": true, "clip": clip}),
-            )
-            .await;
+        let whole = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
+        self.capture(&format!("{name}-{}", look.name()), whole).await;
+    }
+
+    /// Leaves a picture of what is on screen, for the README.
+    pub(crate) async fn screen(&self, name: &str) {
+        self.capture(name, json!({"format": "png"})).await;
+    }
+
+    async fn capture(&self, name: &str, how: Value) {
+        let taken = self.devtools("Page.captureScreenshot", how).await;
         let folder = target().join("screenshots");
         std::fs::create_dir_all(&folder).unwrap();
         let bytes = STANDARD.decode(taken["data"].as_str().unwrap()).unwrap();
-        std::fs::write(folder.join(format!("{name}-{}.png", look.name())), bytes).unwrap();
+        std::fs::write(folder.join(format!("{name}.png")), bytes).unwrap();
     }
 
     /// What axe-core finds wrong with the page, a line each.
