@@ -8,6 +8,7 @@ use muster_proto::identity::v1::User;
 use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
 use muster_proto::identity::v1::import_service_client::ImportServiceClient;
+use muster_proto::identity::v1::report_service_client::ReportServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_runtime::deadline;
@@ -26,6 +27,8 @@ pub struct Parts {
     pub api_keys: ApiKeyServiceClient<Transport>,
     /// Imports of people, in identity.
     pub imports: ImportServiceClient<Transport>,
+    /// Reports on users, in identity.
+    pub reports: ReportServiceClient<Transport>,
     /// Sessions in the console, in identity.
     pub sessions: SessionServiceClient<Transport>,
     /// Users, in identity.
@@ -44,6 +47,7 @@ impl Parts {
             api_keys: ApiKeyServiceClient::new(config.identity.clone()),
             imports: ImportServiceClient::new(config.identity.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            reports: ReportServiceClient::new(config.identity.clone()),
             sessions: SessionServiceClient::new(config.identity.clone()),
             users: UserServiceClient::new(config.identity)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),

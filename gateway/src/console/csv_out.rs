@@ -30,8 +30,7 @@ pub(super) fn routes() -> Router<Gateway> {
 /// A cell that no spreadsheet reads as a formula: an apostrophe stands before what looks like one.
 /// An import takes it away again; one that was there already gets another, for its sake.
 fn safe(cell: &str) -> String {
-    let is_formula =
-        cell.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let is_formula = cell.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r']);
     if is_formula { format!("'{cell}") } else { cell.to_owned() }
 }
 
@@ -74,8 +73,15 @@ async fn people(
 ) -> Result<Response, Problem> {
     let fields = shown::field_names(&signed.organisation);
     let header = [
-        "userName", "email", "first name", "last name", "display name", "country", "locale",
-        "active", "approvers",
+        "userName",
+        "email",
+        "first name",
+        "last name",
+        "display name",
+        "country",
+        "locale",
+        "active",
+        "approvers",
     ];
     let header = header.into_iter().map(str::to_owned).chain(fields);
     let others = ["external id", "region", "groups", "approvers pending", "source", "id"];
@@ -126,9 +132,8 @@ fn person(row: &Row) -> Vec<String> {
     let name = user.name.clone().unwrap_or_default();
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let groups: Vec<&str> = row.groups.iter().map(|g| g.group_display_name.as_str()).collect();
-    let pending = row.approvers.iter().filter(|declared| {
-        declared.approver.state() == ApproverState::Pending
-    });
+    let pending =
+        row.approvers.iter().filter(|declared| declared.approver.state() == ApproverState::Pending);
     let pending: Vec<&str> = pending.map(|d| d.approver.declared_email.as_str()).collect();
     vec![
         text(&user.user_name),
@@ -204,7 +209,10 @@ mod tests {
         for formula in ["=1+1", "+44 20", "-1", "@SUM(A1)", "\tx", "\rx"] {
             assert_eq!(safe(formula), format!("'{formula}"));
         }
-        assert_eq!((safe("'=1"), safe("'tis"), safe("a=b")), ("''=1".into(), "'tis".into(), "a=b".into()));
+        assert_eq!(
+            (safe("'=1"), safe("'tis"), safe("a=b")),
+            ("''=1".into(), "'tis".into(), "a=b".into())
+        );
     }
 
     #[test]

@@ -56,6 +56,7 @@ mod groups;
 mod input;
 mod people;
 mod person;
+mod reports;
 mod session;
 mod set_up;
 mod time;
@@ -83,6 +84,7 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
         .merge(group::routes())
         .merge(csv_import::routes())
         .merge(csv_out::routes())
+        .merge(reports::routes())
         .merge(session::routes())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_token));
     Router::new()

@@ -16,6 +16,7 @@ use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
 use muster_proto::identity::v1::import_service_server::ImportServiceServer;
 use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
+use muster_proto::identity::v1::report_service_server::ReportServiceServer;
 use muster_proto::identity::v1::session_service_server::SessionServiceServer;
 use muster_proto::identity::v1::user_service_server::UserServiceServer;
 use muster_runtime::feed::{self, Feed};
@@ -40,6 +41,7 @@ pub const SERVICES: &[&str] = &[
     "muster.identity.v1.SessionService",
     "muster.identity.v1.UserService",
     "muster.identity.v1.ImportService",
+    "muster.identity.v1.ReportService",
 ];
 
 /// What the service's RPCs share.
@@ -63,6 +65,7 @@ pub async fn start(
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))
         .add_service(SessionServiceServer::new(identity.clone()))
+        .add_service(ReportServiceServer::new(identity.clone()))
         .add_service(
             ImportServiceServer::new(identity.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
         )

@@ -95,8 +95,7 @@ impl<'f> PeopleFile<'f> {
         let mut reader = reader(text, delimiter);
         let header = reader.headers().map_err(|error| broken(&error))?;
         let header: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
-        let columns: Vec<Option<Column>> =
-            header.iter().map(|name| column(name, fields)).collect();
+        let columns: Vec<Option<Column>> = header.iter().map(|name| column(name, fields)).collect();
         for (at, one) in columns.iter().enumerate() {
             let Some(one) = one else { continue };
             if let Some(first) = columns[..at].iter().position(|other| *other == Some(*one)) {
@@ -173,9 +172,7 @@ impl Entry {
     /// What the person is found by: the key of the `userName`, else of the e-mail address.
     #[must_use]
     pub fn keys(&self) -> (Option<String>, Option<String>) {
-        let key = |column| {
-            self.filled(column).map(caseless::key).filter(|key| !key.is_empty())
-        };
+        let key = |column| self.filled(column).map(caseless::key).filter(|key| !key.is_empty());
         (key(Column::UserName), key(Column::Email))
     }
 
@@ -271,14 +268,17 @@ fn unescaped(cell: &str) -> &str {
 /// The column of a name in the header, in any of its common spellings.
 fn column(name: &str, fields: &[String; 3]) -> Option<Column> {
     let key = caseless::key(name);
-    if let Some(at) = fields.iter().position(|field| !field.is_empty() && caseless::key(field) == key)
+    if let Some(at) =
+        fields.iter().position(|field| !field.is_empty() && caseless::key(field) == key)
     {
         return Some(Column::Custom(at));
     }
     let plain: String = key.chars().filter(|c| !matches!(c, ' ' | '_' | '-' | '.')).collect();
     Some(match plain.as_str() {
         "username" | "login" | "user" => Column::UserName,
-        "email" | "mail" | "emailaddress" | "workemail" | "primaryemail" | "emails" => Column::Email,
+        "email" | "mail" | "emailaddress" | "workemail" | "primaryemail" | "emails" => {
+            Column::Email
+        }
         "firstname" | "givenname" | "forename" | "namegivenname" => Column::GivenName,
         "lastname" | "familyname" | "surname" | "namefamilyname" => Column::FamilyName,
         "displayname" | "name" | "fullname" => Column::DisplayName,
@@ -303,7 +303,11 @@ fn decode(bytes: &[u8]) -> Result<&str, Problem> {
     let (end, what) = match std::str::from_utf8(bytes) {
         Ok(text) => match text.find('\0') {
             None if text.trim().is_empty() => {
-                return Err(Problem::at(1, 1, "The file is empty. Its first line names the columns."));
+                return Err(Problem::at(
+                    1,
+                    1,
+                    "The file is empty. Its first line names the columns.",
+                ));
             }
             None => return Ok(text),
             Some(at) => (at, "a NUL character. Save the file as “CSV UTF-8” and send it again."),
@@ -385,7 +389,11 @@ fn check_quotes(text: &str, delimiter: u8) -> Result<u64, Problem> {
             }
             (before, c) => {
                 filled |= !c.is_whitespace();
-                if c.is_whitespace() && before == State::Start { State::Start } else { State::Plain }
+                if c.is_whitespace() && before == State::Start {
+                    State::Start
+                } else {
+                    State::Plain
+                }
             }
         };
         if c == '\n' {
@@ -490,9 +498,14 @@ mod tests {
 
     #[test]
     fn the_apostrophe_before_a_formula_is_taken_away_and_no_other() {
-        for (cell, value) in
-            [("'=1", "=1"), ("'+44", "+44"), ("''=1", "'=1"), ("'tis", "'tis"), ("+44", "+44"), ("'", "'")]
-        {
+        for (cell, value) in [
+            ("'=1", "=1"),
+            ("'+44", "+44"),
+            ("''=1", "'=1"),
+            ("'tis", "'tis"),
+            ("+44", "+44"),
+            ("'", "'"),
+        ] {
             assert_eq!(unescaped(cell), value);
         }
     }

@@ -215,8 +215,7 @@ async fn settings(
     organisation: OrganisationId,
 ) -> Result<([String; 3], String), Error> {
     let found = organisation::get(connection, organisation).await?;
-    let fields =
-        [found.custom_field_1_name, found.custom_field_2_name, found.custom_field_3_name];
+    let fields = [found.custom_field_1_name, found.custom_field_2_name, found.custom_field_3_name];
     Ok((fields, found.default_locale))
 }
 

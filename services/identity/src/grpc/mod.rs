@@ -4,6 +4,7 @@ mod admin;
 mod api_key;
 mod import;
 mod organisation;
+mod report;
 mod search;
 mod session;
 mod user;
