@@ -192,11 +192,12 @@ async fn fifty_thousand_people_are_imported_while_others_write() {
     let system = together();
     let tenant = system.tenant().await;
     let console = Console::of(system, &tenant).await;
-    let mut file = String::from("email,first name,last name,country,approvers\n");
-    for n in 0..50_000 {
+    let mut lines = vec!["email,first name,last name,country,approvers".to_owned()];
+    lines.extend((0..50_000).map(|n| {
         let boss = n / 10 * 10;
-        file += &format!("p{n}@a.example,Ann,Bell{n},GB,p{boss}@a.example\n");
-    }
+        format!("p{n}@a.example,Ann,Bell{n},GB,p{boss}@a.example")
+    }));
+    let file = lines.join("\n");
     let start = Instant::now();
     let address = upload(&console, file.as_bytes()).await;
     let page = console.get(&address).await.text;

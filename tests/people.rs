@@ -306,7 +306,8 @@ fn filled(page: &str, typed: &[(&str, &str)]) -> Vec<(String, String)> {
     let area = area.split("</textarea>").next().unwrap();
     fields.push(("approvers".to_owned(), unescaped(area)));
     for (name, value) in typed {
-        fields.iter_mut().find(|(field, _)| field == name).unwrap().1 = (*value).to_owned();
+        let field = fields.iter_mut().find(|(field, _)| field == name).unwrap();
+        (*value).clone_into(&mut field.1);
     }
     fields
 }

@@ -86,7 +86,7 @@ pub(crate) async fn get(
     };
     if import.state() == ImportState::Running && silent {
         import.set_state(ImportState::Failed);
-        import.failure = "The import was interrupted. Start it again.".to_owned();
+        "The import was interrupted. Start it again.".clone_into(&mut import.failure);
     }
     Ok(import)
 }
