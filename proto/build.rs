@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use prost::Message as _;
 use prost_types::field_descriptor_proto::Label;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 12] = [
     "muster/feed/v1/feed.proto",
     "muster/filter/v1/filter.proto",
     "muster/identity/v1/admin.proto",
+    "muster/identity/v1/audit.proto",
     "muster/identity/v1/organisation.proto",
+    "muster/identity/v1/provisioning_log.proto",
     "muster/identity/v1/session.proto",
     "muster/identity/v1/user.proto",
     "muster/identity/v1/import.proto",

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use muster_identity::provisioning_log;
 use muster_runtime::feed;
 use muster_runtime::life::Life;
 use muster_runtime::postgres::Settings;
@@ -30,8 +31,12 @@ pub struct Options {
     pub database_url: Option<String>,
     /// The address that clients use, where it is another than `listen`.
     pub public_url: Option<String>,
+    /// The identity provider that admins may sign in with.
+    pub oidc: Option<muster_gateway::OidcConfig>,
     /// How the feeds are read and kept.
     pub feed: feed::Settings,
+    /// How long the provisioning log is kept.
+    pub log: provisioning_log::Settings,
 }
 
 /// Everything, running.
@@ -100,8 +105,9 @@ impl Everything {
         };
         let feed = || options.feed.clone();
         let identity = settings(muster_identity::SCHEMA, muster_identity::ROLE);
-        let identity =
-            muster_identity::start(&identity, feed(), &life).await.map_err(database_error)?;
+        let identity = muster_identity::start(&identity, feed(), options.log, &life)
+            .await
+            .map_err(database_error)?;
         let to_identity = Transport::in_process(identity.clone());
         let group = settings(muster_group::SCHEMA, muster_group::ROLE);
         let group = muster_group::start(&group, feed(), to_identity.clone(), &life)
@@ -124,6 +130,9 @@ impl Everything {
             approver: Transport::in_process(approver.clone()),
             limits: muster_gateway::Limits::default(),
             trusts_traceparent: false,
+            life: life.clone(),
+            trusts_forwarded_for: false,
+            oidc: options.oidc.clone(),
         });
         let services =
             [muster_identity::SERVICES, muster_group::SERVICES, muster_approver::SERVICES].concat();

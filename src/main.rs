@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use muster::check::CheckArgs;
 use muster::everything::{Everything, Options};
 use muster::feed_args::FeedArgs;
+use muster::log_args::LogArgs;
 use muster::migrate::MigrateArgs;
+use muster::oidc_args::OidcArgs;
 use muster::operate::{AdminCommand, ApiKeyCommand, OrganisationCommand};
 use muster::parts::{FollowerArgs, GatewayArgs, IdentityArgs};
 use muster::rehearse::RehearseArgs;
@@ -64,7 +66,11 @@ struct RunArgs {
     #[arg(long, env = "MUSTER_PUBLIC_URL", value_name = "URL")]
     public_url: Option<String>,
     #[command(flatten)]
+    oidc: OidcArgs,
+    #[command(flatten)]
     feed: FeedArgs,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,7 +93,7 @@ enum Command {
     /// Create organisations
     #[command(subcommand)]
     Organisation(OrganisationCommand),
-    /// Create admins
+    /// Create admins, and let them set another password
     #[command(subcommand)]
     Admin(AdminCommand),
     /// Create, list and revoke API keys
@@ -163,7 +169,9 @@ async fn everything(args: RunArgs) -> anyhow::Result<()> {
         data_dir: args.data_dir.clone(),
         database_url: args.database_url,
         public_url: args.public_url,
+        oidc: args.oidc.config()?,
         feed: args.feed.settings(),
+        log: args.log.settings(),
     };
     let everything = Everything::start(options, life.clone()).await?;
     let shown = tokio::select! {
@@ -195,14 +203,24 @@ async fn show(
     }
     writeln!(text, "Muster is running")?;
     writeln!(text, "  Console        {}/admin", everything.public_url)?;
+    match &demonstration {
+        Some(demonstration) => {
+            let (email, password) = (demonstration::ADMIN, &demonstration.password);
+            writeln!(text, "  Sign in        {email}, password {password}")?;
+        }
+        None => writeln!(
+            text,
+            "  Sign in        muster organisation create --slug SLUG --name NAME\n\
+             {:17}muster admin create --organisation SLUG --email ADDRESS --name NAME",
+            ""
+        )?,
+    }
     writeln!(text, "  SCIM base URL  {}", everything.scim_url())?;
     match &demonstration {
         Some(demonstration) => writeln!(text, "  Token          Static {}", demonstration.key)?,
         None => writeln!(
             text,
-            "  Token          muster organisation create --slug SLUG --name NAME\n\
-             {:17}muster api-key create --organisation SLUG --label TEXT",
-            ""
+            "  Token          muster api-key create --organisation SLUG --label TEXT"
         )?,
     }
     writeln!(text, "  gRPC           {}", everything.grpc_address)?;

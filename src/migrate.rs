@@ -43,6 +43,9 @@ const FEED_READER: &str = "muster_feed_reader";
 /// Owns the function that finds people by parts of their words. Nobody logs in as it.
 const SEARCHER: &str = "muster_searcher";
 
+/// Owns the function that finds where an e-mail address signs in to. Nobody logs in as it.
+const SIGN_IN: &str = "muster_sign_in";
+
 /// The lock that keeps two migrations apart.
 const LOCK: i64 = 0x006d_7573_7465_7200;
 
@@ -59,7 +62,7 @@ pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
         .context("the database URL is not of the form postgres://…")?;
     let mut admin = options.connect().await.context("the database cannot be reached")?;
     sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut admin).await?;
-    for role in [FEED_READER, SEARCHER] {
+    for role in [FEED_READER, SEARCHER, SIGN_IN] {
         ensure_role(&mut admin, role, "NOLOGIN").await.context("the roles cannot be created")?;
     }
     let owned = [

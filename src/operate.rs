@@ -1,5 +1,6 @@
 //! What operators do from the command line, over gRPC to identity.
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use muster_proto::feed::v1::{Actor, actor};
 use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
@@ -8,7 +9,8 @@ use muster_proto::identity::v1::get_organisation_request::Key;
 use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
 use muster_proto::identity::v1::{
     Admin, ApiKey, CreateAdminRequest, CreateApiKeyRequest, CreateOrganisationRequest,
-    GetOrganisationRequest, ListApiKeysRequest, Organisation, RevokeApiKeyRequest,
+    GetOrganisationRequest, ListApiKeysRequest, Organisation, ResetAdminRequest,
+    RevokeApiKeyRequest, reset_admin_request,
 };
 use muster_runtime::deadline;
 use muster_runtime::transport::Transport;
@@ -64,13 +66,25 @@ pub enum AdminCommand {
         #[arg(long)]
         name: String,
         /// Where the console is
-        #[arg(
-            long,
-            env = "MUSTER_PUBLIC_URL",
-            default_value = "http://127.0.0.1:8080",
-            value_name = "URL"
-        )]
-        public_url: String,
+        #[command(flatten)]
+        console: Console,
+        /// Where identity is
+        #[command(flatten)]
+        identity: Identity,
+    },
+    /// Print a one-time link for an admin to set another password with
+    #[command(after_help = "Example:
+  muster admin reset --organisation acme --email ann@acme.example")]
+    Reset {
+        /// The organisation's slug
+        #[arg(long, value_name = "SLUG")]
+        organisation: String,
+        /// The address that the admin signs in with
+        #[arg(long)]
+        email: String,
+        /// Where the console is
+        #[command(flatten)]
+        console: Console,
         /// Where identity is
         #[command(flatten)]
         identity: Identity,
@@ -120,6 +134,25 @@ pub enum ApiKeyCommand {
     },
 }
 
+/// Where the console is.
+#[derive(Debug, Args)]
+pub struct Console {
+    /// Where the console is
+    #[arg(
+        long,
+        env = "MUSTER_PUBLIC_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL"
+    )]
+    pub public_url: String,
+}
+
+impl Console {
+    fn link(&self, invitation: &str) -> String {
+        format!("{}/admin/invitation/{invitation}", self.public_url.trim_end_matches('/'))
+    }
+}
+
 /// How long an operator waits.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
 
@@ -136,14 +169,35 @@ pub async fn organisation(command: OrganisationCommand) -> anyhow::Result<()> {
 
 /// Runs `muster admin …`.
 pub async fn admin(command: AdminCommand) -> anyhow::Result<()> {
-    let AdminCommand::Create { organisation, email, name, public_url, identity } = command;
-    let transport = connect(&identity)?;
-    let organisation_id = find(&transport, organisation).await?;
-    let admin = Admin { organisation_id, email, display_name: name, ..Admin::default() };
-    let mut admins = AdminServiceClient::new(transport);
-    let created = call(admins.create_admin(CreateAdminRequest { admin: Some(admin) })).await?;
-    eprintln!("Created the admin. The link works once, within 30 minutes:");
-    println!("{}/admin/invitation/{}", public_url.trim_end_matches('/'), created.invitation);
+    match command {
+        AdminCommand::Create { organisation, email, name, console, identity } => {
+            let transport = connect(&identity)?;
+            let organisation_id = find(&transport, organisation).await?;
+            let admin = Admin { organisation_id, email, display_name: name, ..Admin::default() };
+            let request = CreateAdminRequest {
+                admin: Some(admin),
+                actor: Some(operator()),
+                client_address: String::new(),
+            };
+            let created = call(AdminServiceClient::new(transport).create_admin(request)).await?;
+            eprintln!("Created the admin. The link works once, within 30 minutes:");
+            println!("{}", console.link(&created.invitation));
+        }
+        AdminCommand::Reset { organisation, email, console, identity } => {
+            let transport = connect(&identity)?;
+            let organisation_id = find(&transport, organisation.clone()).await?;
+            let request = ResetAdminRequest {
+                organisation_id,
+                key: Some(reset_admin_request::Key::Email(email.clone())),
+                actor: Some(operator()),
+                client_address: String::new(),
+            };
+            let reset = call(AdminServiceClient::new(transport).reset_admin(request)).await;
+            let reset = reset.with_context(|| format!("admin {email:?} of {organisation:?}"))?;
+            eprintln!("The link works once, within 30 minutes; the password works until then:");
+            println!("{}", console.link(&reset.invitation));
+        }
+    }
     Ok(())
 }
 
@@ -154,7 +208,11 @@ pub async fn api_key(command: ApiKeyCommand) -> anyhow::Result<()> {
             let transport = connect(&identity)?;
             let organisation_id = find(&transport, organisation).await?;
             let api_key = ApiKey { organisation_id, label, ..ApiKey::default() };
-            let request = CreateApiKeyRequest { api_key: Some(api_key), actor: Some(operator()) };
+            let request = CreateApiKeyRequest {
+                api_key: Some(api_key),
+                actor: Some(operator()),
+                client_address: String::new(),
+            };
             let mut keys = ApiKeyServiceClient::new(transport);
             println!("{}", call(keys.create_api_key(request)).await?.secret);
         }
@@ -179,7 +237,12 @@ pub async fn api_key(command: ApiKeyCommand) -> anyhow::Result<()> {
         ApiKeyCommand::Revoke { organisation, id, identity } => {
             let transport = connect(&identity)?;
             let organisation_id = find(&transport, organisation).await?;
-            let request = RevokeApiKeyRequest { organisation_id, id, actor: Some(operator()) };
+            let request = RevokeApiKeyRequest {
+                organisation_id,
+                id,
+                actor: Some(operator()),
+                client_address: String::new(),
+            };
             let revoked = call(ApiKeyServiceClient::new(transport).revoke_api_key(request)).await?;
             println!("Revoked the key {:?} ({}).", revoked.label, revoked.id);
         }

@@ -12,6 +12,8 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 use crate::feed_args::FeedArgs;
+use crate::log_args::LogArgs;
+use crate::oidc_args::OidcArgs;
 
 /// How many connections each service holds at most.
 pub const CONNECTIONS: u32 = 16;
@@ -36,6 +38,9 @@ pub struct IdentityArgs {
     /// The feed
     #[command(flatten)]
     pub feed: FeedArgs,
+    /// The provisioning log
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// What a service needs that follows identity.
@@ -102,15 +107,22 @@ pub struct GatewayArgs {
     /// Go on with the trace that a request's traceparent names; only behind a proxy that sets it
     #[arg(long, env = "MUSTER_TRUST_TRACEPARENT")]
     pub trust_traceparent: bool,
+    /// Take the client's address from X-Forwarded-For; only behind a proxy that adds to it
+    #[arg(long, env = "MUSTER_TRUST_FORWARDED_FOR")]
+    pub trust_forwarded_for: bool,
+    /// The identity provider
+    #[command(flatten)]
+    pub oidc: OidcArgs,
 }
 
 /// Runs identity until the process is told to stop.
 pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
     let life = stopped_by_signals();
     let settings = settings(args.database_url, muster_identity::SCHEMA);
-    let routes = muster_identity::start(&settings, args.feed.settings(), &life)
-        .await
-        .map_err(database_error)?;
+    let routes =
+        muster_identity::start(&settings, args.feed.settings(), args.log.settings(), &life)
+            .await
+            .map_err(database_error)?;
     serve(args.grpc_listen, routes, muster_identity::SERVICES, life).await
 }
 
@@ -157,10 +169,15 @@ pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         approver: Transport::connect(&args.approver_url)?,
         limits,
         trusts_traceparent: args.trust_traceparent,
+        life: life.clone(),
+        trusts_forwarded_for: args.trust_forwarded_for,
+        oidc: args.oidc.config()?,
     });
     println!("HTTP address  {}", listener.local_addr()?);
     println!("SCIM base URL  {public_url}/scim/v2");
-    http_server::serve(listener, router, http_server::Limits::default(), life).await?;
+    http_server::serve(listener, router, http_server::Limits::default(), life.clone()).await?;
+    // What is left of the provisioning log.
+    life.drain().await;
     Ok(())
 }
 

@@ -152,6 +152,7 @@ fn every_command_has_help_with_an_example() {
         vec!["migrate"],
         vec!["organisation", "create"],
         vec!["admin", "create"],
+        vec!["admin", "reset"],
         vec!["api-key", "create"],
         vec!["api-key", "list"],
         vec!["api-key", "revoke"],

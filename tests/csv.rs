@@ -37,7 +37,10 @@ async fn name_fields(system: &System, tenant: &Tenant) {
         custom_field_1_name: "Job function".into(),
         ..Organisation::default()
     };
-    let request = UpdateOrganisationRequest { organisation: Some(organisation) };
+    let request = UpdateOrganisationRequest {
+        organisation: Some(organisation),
+        ..UpdateOrganisationRequest::default()
+    };
     let mut organisations = OrganisationServiceClient::new(system.identity());
     organisations.update_organisation(request).await.unwrap();
 }
@@ -143,7 +146,7 @@ async fn every_problem_is_told_by_its_line_and_nothing_is_imported() {
     for (line, says) in [
         (3, "for Germany send"),
         (4, "active is &#34;perhaps&#34;; expected yes or no."),
-        (5, "neither an e-mail address nor a userName"),
+        (5, "neither an e-mail address nor a user name"),
         (6, "the person of line 2 again"),
         (7, "the person of line 2 again"),
         (8, "Somebody else has this e-mail address."),

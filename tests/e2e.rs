@@ -5,11 +5,14 @@
 
 mod support;
 
+mod accounts;
 mod architecture;
 mod bulk;
 mod check;
 mod command_line;
+mod console;
 mod csv;
+mod docs;
 mod faults;
 mod feed;
 mod feed_following;
@@ -18,15 +21,22 @@ mod feed_reading;
 mod feed_restored;
 mod feed_waking;
 mod filters;
+mod guessing;
 mod guide;
+mod hang_ups;
 mod isolation;
 mod large;
 mod leavers;
 mod lists;
 mod local_postgres;
+mod log;
+mod log_page;
 mod model;
 mod people;
+mod provider;
 mod races;
 mod schemas;
 mod sequential;
 mod sessions;
+mod set_up;
+mod settings;

@@ -1,47 +1,51 @@
 //! Restores of one service from an earlier copy: who read or followed it comes to the restored state.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use muster_proto::group::v1 as group;
-use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
+use sqlx::Row as _;
 use tonic::Code;
 
 use crate::support::feed::{
-    create, delete, entitle, eventually, list, next, number, refusal, sequence, sql, user,
+    create, delete, entitle, eventually, list, next, number, refusal, row, sequence, sql, user,
     users_at, watch,
 };
 use crate::support::following::{agreement, approvers, create_group, expected_approvers, members};
-use crate::support::system::System;
+use crate::support::system::{System, scratch};
 
-/// Keeps the tables of a schema as they are now.
-async fn back_up(connection: &mut PgConnection, schema: &str) {
-    let statement = format!(
-        "DO $$ DECLARE t text; BEGIN
-             CREATE SCHEMA {schema}_copy;
-             FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = '{schema}' LOOP
-                 EXECUTE format('CREATE TABLE {schema}_copy.%I AS TABLE {schema}.%I', t, t);
-             END LOOP;
-         END $$"
-    );
-    connection.execute(AssertSqlSafe(statement)).await.unwrap();
+/// A schema as it is now, dumped by PostgreSQL's own program.
+struct Backup {
+    schema: &'static str,
+    programs: PathBuf,
+    url: String,
+    file: PathBuf,
 }
 
-/// Puts back what was kept.
-async fn restore(connection: &mut PgConnection, schema: &str) {
-    let statement = format!(
-        "DO $$ DECLARE t text; written text; BEGIN
-             SET LOCAL session_replication_role = replica;
-             FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = '{schema}' LOOP
-                 SELECT string_agg(quote_ident(column_name), ', ') INTO written
-                   FROM information_schema.columns
-                  WHERE table_schema = '{schema}' AND table_name = t AND is_generated = 'NEVER';
-                 EXECUTE format('DELETE FROM {schema}.%I', t);
-                 EXECUTE format('INSERT INTO {schema}.%I (%s) SELECT %s FROM {schema}_copy.%I',
-                                t, written, written, t);
-             END LOOP;
-         END $$"
-    );
-    connection.execute(AssertSqlSafe(statement)).await.unwrap();
+impl Backup {
+    async fn of(system: &System, schema: &'static str) -> Self {
+        let programs = "SELECT setting FROM pg_config WHERE name = 'BINDIR'";
+        let programs: String = row(&mut sql(system).await, programs).await.get(0);
+        let url = system.database_url("postgres");
+        let file = scratch().join(format!("{}-{schema}.sql", system.database));
+        let this = Self { schema, programs: programs.into(), url, file };
+        this.run("pg_dump", &["--schema", schema, "--file"]).await;
+        this
+    }
+
+    /// Puts it in the place of what there is.
+    async fn restore(&self) {
+        let drop = format!("DROP SCHEMA {} CASCADE", self.schema);
+        let stop = "ON_ERROR_STOP=1";
+        self.run("psql", &["-X", "-q", "-1", "-v", stop, "-c", &drop, "-f"]).await;
+    }
+
+    async fn run(&self, program: &str, args: &[&str]) {
+        let mut command = tokio::process::Command::new(self.programs.join(program));
+        command.args(["-d", &self.url]).args(args).arg(&self.file);
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
 }
 
 #[tokio::test]
@@ -59,7 +63,7 @@ async fn after_identity_was_restored_stale_tokens_are_refused_and_followers_come
     agreement(&system, &tenant).await;
     let before = list(&users, &tenant, 1_000).await.1;
     let mut connection = sql(&system).await;
-    back_up(&mut connection, "identity").await;
+    let backup = Backup::of(&system, "identity").await;
 
     // What will not have been.
     delete(&users, &people[1]).await;
@@ -70,7 +74,7 @@ async fn after_identity_was_restored_stale_tokens_are_refused_and_followers_come
     agreement(&system, &tenant).await;
     let after = list(&users, &tenant, 1_000).await.1;
     system.kill("identity");
-    restore(&mut connection, "identity").await;
+    backup.restore().await;
     system.restart("identity");
 
     let users = users_at(&system.identity_url);
@@ -112,7 +116,7 @@ async fn a_group_service_that_was_restored_catches_up_and_its_readers_list_afres
     let group = create_group(&system, &tenant, &[ann.clone(), bo.clone()]).await;
     agreement(&system, &tenant).await;
     let mut connection = sql(&system).await;
-    back_up(&mut connection, "groups").await;
+    let backup = Backup::of(&system, "groups").await;
     delete(&users, &ann).await;
     let newest = "SELECT max(sequence) FROM groups.change";
     eventually(&mut connection, newest, 2).await;
@@ -123,7 +127,7 @@ async fn a_group_service_that_was_restored_catches_up_and_its_readers_list_afres
     let stale = system.groups().list_groups(request()).await.unwrap().into_inner().resume_token;
 
     system.kill("group");
-    restore(&mut connection, "groups").await;
+    backup.restore().await;
     assert_eq!(number(&mut connection, newest).await, 1);
     system.restart("group");
     let watch = group::WatchChangesRequest {
@@ -146,14 +150,14 @@ async fn a_feed_that_is_restored_under_a_running_watch_ends_it() {
     let (tenant, users) = (system.tenant().await.id, system.users());
     create(&users, user(&tenant, "ann@a.example", &[])).await;
     let mut connection = sql(&system).await;
-    back_up(&mut connection, "identity").await;
+    let backup = Backup::of(&system, "identity").await;
     let bo = create(&users, user(&tenant, "bo@a.example", &[])).await;
     let mut stream = watch(&users, &tenant, None).await.unwrap();
     for expected in 1..=2 {
         assert_eq!(sequence(&next(&mut stream).await.unwrap().0), expected);
     }
     agreement(&system, &tenant).await;
-    restore(&mut connection, "identity").await;
+    backup.restore().await;
     let ended = next(&mut stream).await.unwrap_err();
     assert_eq!(ended.code(), Code::OutOfRange, "{ended:?}");
     // The followers' streams go on, for the other organisations; this one is listed afresh.

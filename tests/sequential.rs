@@ -11,11 +11,13 @@ use muster_proto::approver::v1::BatchGetApproversRequest;
 use muster_proto::identity::v1::UnknownMembers;
 use serde_json::{Value, json};
 
+use crate::model::bulk::{self, Part};
 use crate::model::change::{approver_lines, told_lines};
 use crate::model::generate::{self, Known};
 use crate::model::op::Request;
 use crate::model::random::{Random, seed};
 use crate::model::{Model, Op, same_json, without_times};
+use crate::support::size;
 use crate::support::system::{System, Tenant, apart, scratch, together};
 
 /// How many operations a case has.
@@ -23,23 +25,23 @@ const OPERATIONS: usize = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_does_what_the_model_does() {
-    play(together(), 90, 4).await;
+    play(together(), size(90, 200), 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_processes_do_what_the_model_does() {
-    play(apart(), 50, 4).await;
+    play(apart(), size(50, 100), 4).await;
 }
 
 /// Plays cases, some at a time, each in an organisation of its own.
-async fn play(system: &'static System, cases: u64, at_once: u64) {
+async fn play(system: &'static System, cases: usize, at_once: usize) {
     let seed = seed();
     println!("MUSTER_SEED={seed}");
     let lanes = (0..at_once).map(|lane| {
         tokio::spawn(async move {
             let mut failures = Vec::new();
-            for number in (lane..cases).step_by(usize::try_from(at_once).unwrap()) {
-                let mut case = Case::start(system, seed, number).await;
+            for number in (lane..cases).step_by(at_once) {
+                let mut case = Case::start(system, seed, number as u64).await;
                 if let Err(difference) = case.run().await {
                     failures.push(case.report(&difference));
                 }
@@ -154,38 +156,16 @@ impl Case {
         for _ in 0..=self.random.below(4) {
             ops.push(generate::op(&mut self.random, &self.known, false));
         }
-        let operations = ops.iter().enumerate().map(|(n, op)| {
-            let request = op.request();
-            let mut operation = json!({"method": request.method.as_str(), "path": request.path});
-            if let Some(body) = request.body {
-                operation["data"] = body;
-            }
-            if let Some(tag) = request.if_match {
-                operation["version"] = tag.into();
-            }
-            if operation["method"] == "POST" {
-                operation["bulkId"] = format!("b{n}").into();
-            }
-            operation
-        });
-        let body = json!({
-            "schemas": ["urn:ietf:params:scim:api:messages:2.0:BulkRequest"],
-            "Operations": operations.collect::<Vec<_>>(),
-        });
-        let path = "/Bulk".to_owned();
-        let request =
-            Request { method: http::Method::POST, path, body: Some(body), if_match: None };
+        let request = bulk::request(&ops);
         let answer = self.send(&request).await?;
         for (n, op) in ops.iter().enumerate() {
-            let part = answer.at(&format!("/Operations/{n}"));
-            let status = part["status"].as_str().and_then(|s| s.parse().ok()).unwrap_or_default();
-            let location = part["location"].as_str().unwrap_or_default();
-            let created = location.rsplit('/').next().unwrap_or_default().to_owned();
-            let mut expected = self.model.apply(op, &created);
+            let part = Part::of(answer.at(""), n)
+                .ok_or_else(|| format!("no answer to {n} of {request}"))?;
+            let mut expected = self.model.apply(op, &part.id);
             // An answer in a bulk has a body only where it is an error.
             expected.body = None;
-            self.note(op, &created);
-            Model::compare(&expected, status, &part["response"])
+            self.note(op, &part.id);
+            Model::compare(&expected, part.status, &part.response)
                 .map_err(|difference| format!("operation {n} of {request}\n{difference}"))?;
         }
         Ok(())

@@ -4,10 +4,12 @@ use axum::extract::FromRequestParts;
 use http::{HeaderMap, StatusCode, header, request};
 use muster_proto::feed::v1::{Actor, actor};
 use muster_proto::identity::v1::{AuthenticateApiKeyRequest, Organisation, UnknownMembers};
-use tonic::Code;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use crate::Gateway;
 use crate::failure::Failure;
+use crate::provisioning_log::Call;
 
 /// A SCIM client, authenticated.
 #[derive(Debug, Clone)]
@@ -42,17 +44,37 @@ impl FromRequestParts<Gateway> for Client {
         let secret = secret(&parts.headers).ok_or_else(unauthorized)?.to_owned();
         let mut api_keys = gateway.parts.api_keys.clone();
         let answer = api_keys.authenticate_api_key(AuthenticateApiKeyRequest { secret }).await;
+        let call = parts.extensions.get::<Call>();
         let answer = answer.map_err(|status| match status.code() {
-            Code::Unauthenticated => unauthorized(),
+            Code::Unauthenticated => {
+                note_refused(call, &status);
+                unauthorized()
+            }
             _ => status.into(),
         })?;
         match answer.into_inner() {
             muster_proto::identity::v1::AuthenticateApiKeyResponse {
                 api_key: Some(key),
                 organisation: Some(organisation),
-            } => Ok(Self { organisation, api_key_id: key.id }),
+            } => {
+                if let Some(call) = call {
+                    call.by(&organisation.id, &key.id);
+                }
+                Ok(Self { organisation, api_key_id: key.id })
+            }
             _ => Err(unauthorized()),
         }
+    }
+}
+
+/// Notes for the log whose key it is that is refused, where it is anybody's. The client is not told.
+fn note_refused(call: Option<&Call>, status: &Status) {
+    let details = status.get_details_error_info();
+    if let (Some(call), Some(info)) = (call, details)
+        && let (Some(organisation), Some(api_key)) =
+            (info.metadata.get("organisation_id"), info.metadata.get("api_key_id"))
+    {
+        call.refused(organisation, api_key);
     }
 }
 

@@ -7,6 +7,8 @@ use muster_scim::{Error, ScimType};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::provisioning_log::Refusal;
+
 /// A SCIM error on its way out.
 #[derive(Debug)]
 pub(crate) struct Failure(pub Error);
@@ -97,6 +99,7 @@ impl IntoResponse for Failure {
         let status =
             StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = crate::scim::json(status, &error.to_json());
+        response.extensions_mut().insert(Refusal(error));
         let headers = response.headers_mut();
         match status {
             StatusCode::UNAUTHORIZED => {

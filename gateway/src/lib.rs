@@ -2,8 +2,12 @@
 
 mod auth;
 mod console;
+mod docs;
+mod errors;
 mod failure;
+mod oidc;
 mod parts;
+mod provisioning_log;
 mod scim;
 mod server;
 
@@ -12,9 +16,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any;
+use muster_runtime::life::Life;
 use muster_runtime::transport::Transport;
 
+pub use oidc::Config as OidcConfig;
 pub use parts::Parts;
+use provisioning_log::Log;
 
 /// Limits of requests; `docs/operations.md` lists them.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +72,19 @@ pub struct Config {
     /// Whether requests go on with the trace that their `traceparent` names: where a proxy of our
     /// own in front sets it. Otherwise a request has a trace of its own, linked to the one named.
     pub trusts_traceparent: bool,
+    /// What the provisioning log is written with ends with it.
+    pub life: Life,
+    /// Whether `X-Forwarded-For` says who the client is: where a proxy of our own in front adds to
+    /// it. Otherwise it is whoever is at the other end of the connection.
+    pub trusts_forwarded_for: bool,
+    /// The identity provider that admins may sign in with beside their passwords.
+    pub oidc: Option<OidcConfig>,
+}
+
+/// Whether an address is one of this machine, where plain text is let pass.
+#[must_use]
+pub fn is_loopback(url: &str) -> bool {
+    oidc::is_loopback(url)
 }
 
 /// Everything that the gateway serves.
@@ -74,6 +94,11 @@ pub fn router(config: Config) -> Router {
         scim_url: format!("{}/scim/v2", config.public_url).into(),
         public_url: config.public_url.as_str().into(),
         trusts_traceparent: config.trusts_traceparent,
+        log: Log::start(config.identity.clone(), &config.life),
+        trusts_forwarded_for: config.trusts_forwarded_for,
+        oidc: config.oidc.clone().map(|provider| {
+            oidc::Oidc::new(provider, format!("{}{}", config.public_url, console::BACK))
+        }),
         parts: Parts::new(config),
         limits,
     };
@@ -82,6 +107,7 @@ pub fn router(config: Config) -> Router {
         // `nest` takes the prefix alone, but not with a slash behind it.
         .route("/scim/v2/", any(scim::no_such_endpoint))
         .merge(console::routes(&gateway))
+        .merge(docs::routes())
         .merge(server::routes())
         .layer(axum::middleware::from_fn_with_state(gateway.clone(), server::observe))
         .with_state(gateway)
@@ -96,5 +122,8 @@ struct Gateway {
     scim_url: Arc<str>,
     parts: Parts,
     limits: Limits,
+    oidc: Option<oidc::Oidc>,
     trusts_traceparent: bool,
+    log: Log,
+    trusts_forwarded_for: bool,
 }

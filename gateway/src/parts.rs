@@ -7,7 +7,10 @@ use muster_proto::group::v1::group_service_client::GroupServiceClient;
 use muster_proto::identity::v1::User;
 use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
+use muster_proto::identity::v1::audit_service_client::AuditServiceClient;
 use muster_proto::identity::v1::import_service_client::ImportServiceClient;
+use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
+use muster_proto::identity::v1::provisioning_log_service_client::ProvisioningLogServiceClient;
 use muster_proto::identity::v1::report_service_client::ReportServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
@@ -23,8 +26,14 @@ use crate::Config;
 pub struct Parts {
     /// Admins, in identity.
     pub admins: AdminServiceClient<Transport>,
+    /// What admins have done, in identity.
+    pub audit: AuditServiceClient<Transport>,
+    /// Organisations, in identity.
+    pub organisations: OrganisationServiceClient<Transport>,
     /// API keys, in identity.
     pub api_keys: ApiKeyServiceClient<Transport>,
+    /// The provisioning log, in identity.
+    pub provisioning_log: ProvisioningLogServiceClient<Transport>,
     /// Imports of people, in identity.
     pub imports: ImportServiceClient<Transport>,
     /// Reports on users, in identity.
@@ -44,7 +53,11 @@ impl Parts {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             admins: AdminServiceClient::new(config.identity.clone()),
+            audit: AuditServiceClient::new(config.identity.clone()),
+            organisations: OrganisationServiceClient::new(config.identity.clone()),
             api_keys: ApiKeyServiceClient::new(config.identity.clone()),
+            provisioning_log: ProvisioningLogServiceClient::new(config.identity.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
             imports: ImportServiceClient::new(config.identity.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
             reports: ReportServiceClient::new(config.identity.clone()),

@@ -16,6 +16,7 @@ use tonic::Code;
 use tracing::{Instrument as _, field, info_span};
 
 use crate::failure::Failure;
+use crate::provisioning_log::Call;
 use crate::{Gateway, console};
 
 pub(crate) fn routes() -> Router<Gateway> {
@@ -71,7 +72,11 @@ pub(crate) async fn observe(
     let limit = gateway.limits.request_time;
     // Who waits to be told to send the body is answered before.
     let waits = request.headers().contains_key(header::EXPECT);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let call = Call::begin(&head);
+    if let Some(call) = call.clone() {
+        head.extensions.insert(call);
+    }
     let body = Kept::new(body);
     let request = Request::from_parts(head, Body::new(body.clone()));
     let answer = async {
@@ -82,6 +87,9 @@ pub(crate) async fn observe(
         })
     };
     let response = answer.instrument(span.clone()).await;
+    if let Some(call) = call {
+        span.in_scope(|| gateway.log.answered(&call, &response));
+    }
     if !waits && !body.is_end_stream() {
         body.drain(LEFT_OVER.0, LEFT_OVER.1).await;
     }

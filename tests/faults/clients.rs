@@ -8,10 +8,14 @@ use http::header::{HeaderName, IF_MATCH};
 use muster::scim_client::{Answer, ScimClient};
 use serde_json::Value;
 
+use muster_proto::identity::v1::UnknownMembers;
+
 use super::cluster::{Cluster, Tenant};
 use super::history::{Outcome, Record};
 use crate::model::Op;
+use crate::model::bulk::{self, Part};
 use crate::model::generate::{self, Known};
+use crate::model::op::Request;
 use crate::model::random::Random;
 
 /// After which a client no longer waits for an answer.
@@ -20,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// An organisation that several clients work on.
 pub(crate) struct Office {
     pub(crate) tenant: Tenant,
+    /// Whether it refuses members who are no users.
+    pub(crate) is_strict: bool,
     /// One for each gateway.
     clients: Vec<ScimClient>,
     known: Mutex<Known>,
@@ -27,11 +33,16 @@ pub(crate) struct Office {
 
 impl Office {
     pub(crate) async fn open(cluster: &Cluster) -> Self {
-        let tenant = cluster.tenant().await;
+        Self::open_that(cluster, false).await
+    }
+
+    pub(crate) async fn open_that(cluster: &Cluster, is_strict: bool) -> Self {
+        let policy = if is_strict { UnknownMembers::Refuse } else { UnknownMembers::LeaveOut };
+        let tenant = cluster.tenant_that(policy).await;
         let authorization = format!("Static {}", tenant.key);
         let client = |url: &String| ScimClient::new(url, &authorization).unwrap();
         let clients = cluster.replicas.iter().map(|replica| client(&replica.scim_url)).collect();
-        Self { tenant, clients, known: Mutex::new(Known::default()) }
+        Self { tenant, is_strict, clients, known: Mutex::new(Known::default()) }
     }
 
     /// A client that speaks to one of the gateways.
@@ -64,45 +75,73 @@ impl Run {
         while !self.over.load(Ordering::Relaxed) {
             self.begun.fetch_add(1, Ordering::Relaxed);
             let known = self.offices[organisation].known.lock().unwrap().clone();
-            let op = generate::op(&mut random, &known, true);
+            let ops = if random.chance(5) {
+                generate::bulk(&mut random, &known)
+            } else {
+                vec![generate::op(&mut random, &known, true)]
+            };
             let (gateway, trace) = (random.below(2), trace(&mut random));
-            let record = self.send(organisation, gateway, op, trace).await;
-            if record.status().is_none() {
+            let records = self.send(organisation, gateway, ops, trace).await;
+            if records.iter().all(|record| record.status().is_none()) {
                 // As a client that backs off, so that an outage is not all there is in the history.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
 
-    /// Sends one operation and records it.
-    pub(crate) async fn send(
+    /// Sends one operation, or several in bulk, and records them.
+    async fn send(
         &self,
         organisation: usize,
         gateway: usize,
-        op: Op,
+        ops: Vec<Op>,
         trace: String,
-    ) -> Record {
+    ) -> Vec<Record> {
         let office = &self.offices[organisation];
+        let in_bulk = ops.len() > 1;
+        let request = if in_bulk { bulk::request(&ops) } else { ops[0].request() };
         let sent = self.now();
-        let answer = send(office.client(gateway), &op, &trace).await;
+        let answer = send_request(office.client(gateway), request, &trace).await;
         let returned = self.now();
-        let outcome = match answer {
+        let outcome = |number: usize, op: &Op| match &answer {
+            Ok(answer) if in_bulk => {
+                // An error of the whole is one of each.
+                match answer.body.as_ref().and_then(|body| Part::of(body, number)) {
+                    Some(part) => Outcome::Answered { status: part.status, body: part.response },
+                    None => answered(answer),
+                }
+            }
             Ok(answer) => {
-                office.note(&op, &answer);
-                let body = answer.body.unwrap_or_default();
-                Outcome::Answered { status: answer.status, body }
+                office.note(op, answer);
+                answered(answer)
             }
             Err(error) => Outcome::Unknown(format!("{error:#}")),
         };
-        let record = Record { organisation, op, trace, sent, returned, outcome };
-        self.records.lock().unwrap().push(record.clone());
-        record
+        let record = |(number, op): (usize, &Op)| {
+            let (op, trace, outcome) = (op.clone(), trace.clone(), outcome(number, op));
+            Record { organisation, op, in_bulk, trace, sent, returned, outcome }
+        };
+        let records: Vec<Record> = ops.iter().enumerate().map(record).collect();
+        self.records.lock().unwrap().extend(records.clone());
+        records
     }
+}
+
+fn answered(answer: &Answer) -> Outcome {
+    let body = answer.body.clone().unwrap_or_default();
+    Outcome::Answered { status: answer.status, body }
 }
 
 /// Sends one operation with a trace id of the client's choice.
 pub(crate) async fn send(client: &ScimClient, op: &Op, trace: &str) -> anyhow::Result<Answer> {
-    let request = op.request();
+    send_request(client, op.request(), trace).await
+}
+
+async fn send_request(
+    client: &ScimClient,
+    request: Request,
+    trace: &str,
+) -> anyhow::Result<Answer> {
     let traceparent = format!("00-{trace}-00f067aa0ba902b7-01").parse()?;
     let mut headers = vec![(HeaderName::from_static("traceparent"), Some(traceparent))];
     if let Some(tag) = &request.if_match {
@@ -121,16 +160,7 @@ pub(crate) fn trace(random: &mut Random) -> String {
 impl Office {
     /// Keeps what an answer tells, to name it in later operations.
     fn note(&self, op: &Op, answer: &Answer) {
-        let id = match op {
-            Op::CreateUser { .. } | Op::CreateGroup { .. } => answer.at("/id").as_str(),
-            Op::PutUser { id, .. }
-            | Op::PatchUser { id, .. }
-            | Op::GetUser { id }
-            | Op::PutGroup { id, .. }
-            | Op::PatchGroup { id, .. }
-            | Op::GetGroup { id } => Some(id.as_str()),
-            _ => None,
-        };
+        let id = op.subject().or_else(|| answer.at("/id").as_str());
         let tag = answer.etag().or_else(|| answer.at("/meta/version").as_str());
         let revision = tag.and_then(|tag| tag.trim_matches(['W', '/', '"']).parse().ok());
         let (Some(id), Some(revision)) = (id, revision) else { return };

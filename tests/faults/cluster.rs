@@ -11,7 +11,7 @@ use muster_local_postgres::LocalPostgres;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
 use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
 use muster_proto::identity::v1::{
-    ApiKey, CreateApiKeyRequest, CreateOrganisationRequest, Organisation,
+    ApiKey, CreateApiKeyRequest, CreateOrganisationRequest, Organisation, UnknownMembers,
 };
 use muster_runtime::transport::Transport;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -167,6 +167,38 @@ impl Cluster {
         *database = Some(LocalPostgres::start(&self.data_dir).await.unwrap());
     }
 
+    /// Takes a base backup of the database while it is written to; the folder that it is in.
+    ///
+    /// PostgreSQL's manual, *Making a Base Backup Using the Low Level API*.
+    pub(crate) async fn back_up(&self) -> PathBuf {
+        let (from, to) = (self.data_dir.join("postgres"), self.data_dir.join("backup"));
+        let mut session = self.sql().await;
+        let begin = "SELECT pg_backup_start('test', true)::text";
+        sqlx::query(begin).execute(&mut session).await.unwrap();
+        // Files that are gone again before they are copied are none of the backup's.
+        drop(Command::new("cp").arg("-a").args([&from, &to]).stderr(Stdio::null()).status());
+        let end = "SELECT labelfile FROM pg_backup_stop(false)";
+        let label: String = sqlx::query_scalar(end).fetch_one(&mut session).await.unwrap();
+        std::fs::write(to.join("backup_label"), label).unwrap();
+        std::fs::remove_file(to.join("postmaster.pid")).unwrap();
+        let mut log = Command::new("cp");
+        log.arg("-a").arg(from.join("pg_wal/.")).arg(to.join("pg_wal"));
+        assert!(log.status().unwrap().success());
+        to
+    }
+
+    /// Ends Postgres and starts it from a backup. Nothing else is told.
+    pub(crate) async fn restore(&self, backup: &Path) {
+        let mut database = self.database.lock().await;
+        if let Some(running) = database.take() {
+            running.stop().await.unwrap();
+        }
+        let folder = self.data_dir.join("postgres");
+        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::rename(backup, &folder).unwrap();
+        *database = Some(LocalPostgres::start(&self.data_dir).await.unwrap());
+    }
+
     /// A connection of the database's owner, past every proxy.
     pub(crate) async fn sql(&self) -> PgConnection {
         let database = self.database.lock().await;
@@ -192,18 +224,23 @@ impl Cluster {
         sqlx::query_scalar(count).fetch_one(&mut self.sql().await).await.unwrap()
     }
 
-    /// A new organisation with a key.
-    pub(crate) async fn tenant(&self) -> Tenant {
+    /// A new organisation that treats unknown members so, with a key.
+    pub(crate) async fn tenant_that(&self, unknown_members: UnknownMembers) -> Tenant {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let slug = format!("tenant-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let organisation =
-            Organisation { slug: slug.clone(), display_name: slug, ..Organisation::default() };
+        let organisation = Organisation {
+            slug: slug.clone(),
+            display_name: slug,
+            unknown_members: unknown_members.into(),
+            ..Organisation::default()
+        };
         let request = CreateOrganisationRequest { organisation: Some(organisation) };
         let identity = self.replicas[0].channel("identity");
         let mut organisations = OrganisationServiceClient::new(identity.clone());
         let id = organisations.create_organisation(request).await.unwrap().into_inner().id;
         let key = ApiKey { organisation_id: id.clone(), label: "test".into(), ..ApiKey::default() };
-        let request = CreateApiKeyRequest { api_key: Some(key), actor: None };
+        let request =
+            CreateApiKeyRequest { api_key: Some(key), actor: None, client_address: String::new() };
         let mut keys = ApiKeyServiceClient::new(identity);
         let key = keys.create_api_key(request).await.unwrap().into_inner().secret;
         Tenant { id, key }

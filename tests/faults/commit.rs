@@ -5,9 +5,7 @@ use super::clients::Office;
 use super::cluster::Cluster;
 use super::kinds::{self, Round};
 use crate::model::random::{Random, seed};
-
-/// How many commits are cut off.
-const CUTS: usize = 120;
+use crate::support::size;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_whose_commit_got_no_answer_is_sent_again_and_happens_once() {
@@ -17,8 +15,9 @@ async fn a_request_whose_commit_got_no_answer_is_sent_again_and_happens_once() {
     let cluster = Cluster::start(1).await;
     let office = Office::open(&cluster).await;
     let proxy = &cluster.replicas[0].to_database;
+    let cuts = size(120, 500);
     let (mut rounds, mut unanswered) = (0, 0);
-    while proxy.commits_cut() < CUTS {
+    while proxy.commits_cut() < cuts {
         let mut round = Round::new(&office, rounds);
         for kind in 0..kinds::COUNT {
             // The first commit of a request is the owner's; later ones are the followers'.
@@ -30,6 +29,6 @@ async fn a_request_whose_commit_got_no_answer_is_sent_again_and_happens_once() {
     }
     kinds::check(&cluster, &office, rounds).await;
     println!("{} commits cut, {unanswered} times no answer", proxy.commits_cut());
-    assert!(unanswered > CUTS / 3, "the cuts were not felt");
+    assert!(unanswered > cuts / 3, "the cuts were not felt");
     cluster.stop().await;
 }

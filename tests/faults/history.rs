@@ -2,13 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::model::Op;
+use crate::model::{Expected, Op};
 
 /// One request.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) organisation: usize,
     pub(crate) op: Op,
+    /// Whether it is one of several of one request: then only errors have a body.
+    pub(crate) in_bulk: bool,
     /// The trace id that the client gave it.
     pub(crate) trace: String,
     /// When it was sent and when it returned, on one clock of all clients.
@@ -48,6 +50,11 @@ impl Record {
         self.status().is_some_and(|status| status < 300)
     }
 
+    /// What it must be answered with, given what it would be if it were alone.
+    pub(crate) fn expected(&self, alone: Expected) -> Expected {
+        if self.in_bulk { Expected { body: None, ..alone } } else { alone }
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         let outcome = match &self.outcome {
             Outcome::Answered { status, body } => json!({"status": status, "body": body}),
@@ -56,6 +63,7 @@ impl Record {
         json!({
             "organisation": self.organisation,
             "request": self.op.request().to_string(),
+            "bulk": self.in_bulk,
             "trace": self.trace,
             "sent": self.sent,
             "returned": self.returned,
@@ -67,10 +75,12 @@ impl Record {
 impl std::fmt::Display for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let request = self.op.request();
+        let within = if self.in_bulk { "in a bulk, " } else { "" };
         let outcome = match &self.outcome {
             Outcome::Answered { status, .. } => status.to_string(),
             Outcome::Unknown(error) => error.clone(),
         };
-        write!(f, "{request} (trace {}, {} to {}: {outcome})", self.trace, self.sent, self.returned)
+        let Self { trace, sent, returned, .. } = self;
+        write!(f, "{request} ({within}trace {trace}, {sent} to {returned}: {outcome})")
     }
 }

@@ -8,6 +8,7 @@ use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_proto::identity::v1::{CreateUserRequest, GetUserRequest, ListUsersRequest, User};
 
 use super::SHORT;
+use super::clients::Office;
 use super::cluster::Cluster;
 use super::points::PROGRAM;
 use super::run::{Plan, run};
@@ -71,7 +72,7 @@ async fn transactions_that_a_caller_can_cancel_are_noticed() {
     let mistake = [("FAILPOINTS", "mistake-cancellable=return")];
     for variables in [&[][..], &mistake] {
         let cluster = Cluster::start_as(&PROGRAM, 1, variables).await;
-        let organisation = cluster.tenant().await.id;
+        let organisation = Office::open(&cluster).await.tenant.id;
         let mut lost = 0;
         // The moment to hit is short: as often as it takes to see that it can be hit.
         for round in 0..if variables.is_empty() { 1 } else { 20 } {

@@ -14,6 +14,7 @@ mod mistakes;
 mod order;
 mod points;
 mod proxy;
+mod restored;
 mod rounds;
 mod run;
 mod watchers;

@@ -11,6 +11,7 @@ use super::chaos;
 use super::clients::Office;
 use super::cluster::Cluster;
 use crate::model::random::{Random, seed};
+use crate::support::size;
 
 async fn create(office: &Office, name: &str) -> String {
     let user = json!({"userName": name, "emails": [{"value": name, "primary": true}]});
@@ -36,7 +37,7 @@ async fn of_writers_with_one_version_at_two_gateways_one_succeeds() {
     let office = Office::open(&cluster).await;
     let path = format!("/Users/{}", create(&office, "ann@a.example").await);
     let group = create_group(&office, "Everybody").await;
-    for round in 0..500 {
+    for round in 0..size(500, 2_000) {
         // Users by PUT and by PATCH, and groups.
         let path = if round % 5 == 4 { &group } else { &path };
         let tag = office.client(0).get(path).await.unwrap().etag().unwrap().to_owned();
@@ -107,7 +108,7 @@ async fn a_deletion_that_meets_a_member_being_added_leaves_no_dangling_membershi
     let cluster = Cluster::start(2).await;
     let office = Office::open(&cluster).await;
     let path = create_group(&office, "Everybody").await;
-    for round in 0..100 {
+    for round in 0..size(100, 1_000) {
         let id = create(&office, &format!("u{round}@a.example")).await;
         let body = members_patch("add", &[&id]);
         let user = format!("/Users/{id}");
@@ -158,7 +159,7 @@ async fn what_was_answered_before_the_database_crashed_is_there_and_writing_goes
     let writers: Vec<_> = writers.collect();
     let mut random = Random::part(seed, 6);
     let mut up_again = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..size(3, 50) {
         for _ in 0..5 {
             chaos::end_session(&cluster).await;
             tokio::time::sleep(Duration::from_millis(50)).await;

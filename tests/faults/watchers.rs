@@ -43,7 +43,7 @@ type Messages =
     Pin<Box<dyn Stream<Item = Result<(String, Option<ChangeMetadata>), Status>> + Send>>;
 
 /// Opens a feed of a replica after a token.
-async fn open(
+pub(crate) async fn open(
     cluster: &Cluster,
     replica: usize,
     feed: &str,

@@ -106,6 +106,24 @@ pub(crate) fn op(random: &mut Random, known: &Known, reads: bool) -> Op {
     }
 }
 
+/// Several operations to ask for at once, each about somebody or something else: so a change says
+/// which of them made it. Who is new has a name that nobody had before.
+pub(crate) fn bulk(random: &mut Random, known: &Known) -> Vec<Op> {
+    let mut ops: Vec<Op> = Vec::new();
+    for _ in 0..2 + random.below(4) {
+        let mut op = op(random, known, false);
+        if let Op::CreateUser { doc, .. } = &mut op {
+            doc.user_name = Some(format!("{:016x}@a.example", random.next()));
+        }
+        let is_alike =
+            |other: &Op| op.subject() == other.subject() && op.is_of_users() == other.is_of_users();
+        if !ops.iter().any(is_alike) {
+            ops.push(op);
+        }
+    }
+    ops
+}
+
 /// One who was created at some time, seldom nobody; a version now and then.
 fn some_user(random: &mut Random, known: &Known) -> (String, Option<i64>) {
     some(random, &known.users)

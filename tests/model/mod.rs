@@ -3,6 +3,7 @@
 //! bug in one of the two.
 
 mod approver;
+pub(crate) mod bulk;
 pub(crate) mod change;
 pub(crate) mod edit;
 pub(crate) mod generate;

@@ -120,6 +120,21 @@ impl Op {
         Request { method, path, body, if_match }
     }
 
+    /// The id of the user or group that it is about; none where it makes one.
+    pub(crate) fn subject(&self) -> Option<&str> {
+        match self {
+            Self::PutUser { id, .. }
+            | Self::PatchUser { id, .. }
+            | Self::DeleteUser { id, .. }
+            | Self::GetUser { id }
+            | Self::PutGroup { id, .. }
+            | Self::PatchGroup { id, .. }
+            | Self::DeleteGroup { id, .. }
+            | Self::GetGroup { id } => Some(id),
+            Self::CreateUser { .. } | Self::CreateGroup { .. } | Self::List(_) => None,
+        }
+    }
+
     /// Whether it asks for a change.
     pub(crate) fn is_write(&self) -> bool {
         !matches!(self, Self::GetUser { .. } | Self::GetGroup { .. } | Self::List(_))

@@ -28,7 +28,7 @@ pub(crate) struct System {
     pub(crate) approver_url: String,
     /// The folder of the Postgres that everything-in-one brought up.
     data_dir: PathBuf,
-    database: String,
+    pub(crate) database: String,
     processes: Vec<Process>,
     /// Variables of the services.
     settings: Vec<(&'static str, &'static str)>,
@@ -180,9 +180,14 @@ impl System {
         self.start_part(part, &format!("muster_{part}"));
     }
 
+    /// The process of a part.
+    pub(crate) fn process(&self, part: &str) -> &Process {
+        self.processes.iter().find(|process| process.part == part).unwrap()
+    }
+
     /// The process id of a part.
     pub(crate) fn pid(&self, part: &str) -> &str {
-        &self.processes.iter().find(|process| process.part == part).unwrap().pid
+        &self.process(part).pid
     }
 
     /// How a role reaches the database.
@@ -215,11 +220,17 @@ impl System {
         let organisations = OrganisationServiceClient::new(self.identity());
         let id = organisations.clone().create_organisation(request).await.unwrap().into_inner().id;
         let key = ApiKey { organisation_id: id.clone(), label: "test".into(), ..ApiKey::default() };
-        let request = CreateApiKeyRequest { api_key: Some(key), actor: None };
+        let request =
+            CreateApiKeyRequest { api_key: Some(key), actor: None, client_address: String::new() };
         let mut keys = ApiKeyServiceClient::new(self.identity());
         let secret = keys.create_api_key(request).await.unwrap().into_inner().secret;
         let client = ScimClient::new(&self.scim_url, format!("Static {secret}")).unwrap();
         Tenant { id, client }
+    }
+
+    /// Scheme and authority of every page.
+    pub(crate) fn origin(&self) -> &str {
+        self.scim_url.strip_suffix("/scim/v2").unwrap()
     }
 
     pub(crate) fn identity(&self) -> Transport {
@@ -259,6 +270,11 @@ pub(crate) fn run_sql(url: &str, statement: &str) {
     })
     .join()
     .unwrap();
+}
+
+/// The folder that everything is built in.
+pub(crate) fn target() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned()
 }
 
 /// A folder for this run's files, made anew.

@@ -1,4 +1,5 @@
-//! The long run of faults: `cargo xtask faults --minutes 10 --seed 7`.
+//! The long runs of faults: `cargo xtask faults --minutes 10 --seed 7` makes faults at random for so
+//! long; `cargo xtask faults --full` plays the races, cuts and crashes of the tests many times over.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -8,6 +9,9 @@ use anyhow::{Context as _, bail, ensure};
 /// Runs the test, passes on what it prints and ends with its last word.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let (mut minutes, mut seed) = (10_u64, None);
+    if args == ["--full"] {
+        return full();
+    }
     let mut args = args.iter();
     while let Some(name) = args.next() {
         let value = args.next().with_context(|| format!("{name} has no value"))?;
@@ -15,7 +19,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         match name.as_str() {
             "--minutes" => minutes = number,
             "--seed" => seed = Some(number),
-            _ => bail!("there is no option {name}; there are --minutes and --seed"),
+            _ => bail!("there is no option {name}; there are --minutes and --seed, or --full"),
         }
     }
     let test = "faults::long_run";
@@ -39,5 +43,22 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let last = last.context("the run ended without a result")?;
     println!("{last}");
     ensure!(status.success(), "the run failed");
+    Ok(())
+}
+
+/// The tests that have a size.
+const FULL: [&str; 5] = [
+    "sequential::",
+    "faults::commit::",
+    "faults::points::",
+    "faults::rounds::",
+    "feed_reading::every_reader",
+];
+
+fn full() -> anyhow::Result<()> {
+    let mut command = super::cargo(&["test", "--locked", "--test", "e2e", "--"]);
+    command.args(FULL).args(["--nocapture", "--test-threads", "1"]).env("MUSTER_FULL", "1");
+    let status = command.status().context("the tests do not start")?;
+    ensure!(status.success(), "a test failed");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What a developer runs: `cargo xtask test` and its parts.
 
 mod faults;
+mod reference;
 mod statements;
 mod tester;
 mod tools;
@@ -15,8 +16,10 @@ const HELP: &str = "\
 cargo xtask test          format, lints, contracts, SQL and every test; installs what is missing
 cargo xtask scim2-tester  scim2-tester alone, against target/debug/muster
 cargo xtask sqlx          brings .sqlx up to date with the statements in services/*/src/store
+cargo xtask docs          brings the reference in docs/grpc.md up to date with the contracts
 cargo xtask faults        kills, cuts and stops parts at random under load, and checks that nothing
-                          is lost: --minutes N (10), --seed S";
+                          is lost: --minutes N (10), --seed S; or every race, cut and crash of the
+                          tests many times over: --full";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
         "test" => test(),
         "scim2-tester" => scim2_tester(),
         "sqlx" => statements::write(),
+        "docs" => reference::write(),
         "faults" => faults::run(options),
         _ => Err(anyhow::anyhow!("there is no task {task:?}\n{HELP}")),
     };
@@ -44,6 +48,8 @@ fn scim2_tester() -> anyhow::Result<()> {
 
 fn test() -> anyhow::Result<()> {
     tools::ensure_postgres()?;
+    tools::ensure_browser()?;
+    tools::ensure_axe()?;
     let buf = tools::ensure_buf()?;
     let scim2 = tools::ensure_scim2()?;
     step("rustfmt", cargo(&["fmt", "--all", "--check"]))?;
@@ -64,6 +70,7 @@ fn test() -> anyhow::Result<()> {
     step("buf lint", in_proto(&buf, &["lint"]))?;
     step("buf format", in_proto(&buf, &["format", "--diff", "--exit-code"]))?;
     step("buf breaking", in_proto(&buf, &["breaking", "--against", "base.binpb"]))?;
+    timed("docs/grpc.md against the contracts", reference::check)?;
     step("build", cargo(&["build", "--locked"]))?;
     timed("SQL against the tables", statements::check)?;
     timed("scim2-tester", || tester::run(&scim2))?;

@@ -67,7 +67,9 @@ fn prepare(folder: &Path) -> anyhow::Result<()> {
 async fn migrate(postgres: &LocalPostgres) -> anyhow::Result<()> {
     let options = PgConnectOptions::from_str(&postgres.url("postgres", "muster"))?;
     let mut connection = options.connect().await?;
-    connection.execute("CREATE ROLE muster_feed_reader; CREATE ROLE muster_searcher").await?;
+    for role in ["muster_feed_reader", "muster_searcher", "muster_sign_in"] {
+        connection.execute(AssertSqlSafe(format!("CREATE ROLE {role}"))).await?;
+    }
     connection.close().await?;
     for (service, schema, role) in SERVICES {
         let options = PgConnectOptions::from_str(&postgres.url("postgres", "muster"))?;

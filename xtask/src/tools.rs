@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use crate::{root, run};
 
 const BUF: &str = "@bufbuild/buf@1.75.0";
+const AXE: &str = "axe-core@4.14.1";
 
 /// Installs PostgreSQL by apt where there is none. Where there is no apt, Muster itself says what
 /// to install.
@@ -17,30 +18,62 @@ pub(crate) fn ensure_postgres() -> anyhow::Result<()> {
     if packaged || on_path || !is_there("apt-get", &["--version"]) {
         return Ok(());
     }
-    println!("── Installing PostgreSQL by apt, for the tests");
+    install("PostgreSQL", &["postgresql"])
+}
+
+/// Installs a browser and its driver by apt where there is none.
+pub(crate) fn ensure_browser() -> anyhow::Result<()> {
+    if is_there("chromedriver", &["--version"]) && is_there("chromium", &["--version"]) {
+        return Ok(());
+    }
+    if !is_there("apt-get", &["--version"]) {
+        bail!("Chromium or its driver is missing: install chromium and chromedriver");
+    }
+    install("Chromium", &["chromium", "chromium-driver", "fonts-dejavu-core"])
+}
+
+fn install(name: &str, packages: &[&str]) -> anyhow::Result<()> {
+    println!("── Installing {name} by apt, for the tests");
     run(Command::new("apt-get").args(["update", "--quiet"]))?;
     run(Command::new("apt-get")
-        .args(["install", "--yes", "--quiet", "--no-install-recommends", "postgresql"])
+        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+        .args(packages)
         .env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 /// Installs buf by npm below `target/`, and returns its path.
 pub(crate) fn ensure_buf() -> anyhow::Result<PathBuf> {
-    let folder = root().join("target/tools");
-    let buf = folder.join("node_modules/.bin/buf");
-    if buf.exists() {
-        return Ok(buf);
+    let buf = modules().join(".bin/buf");
+    if !buf.exists() {
+        install_packages("the contracts")?;
     }
+    Ok(buf)
+}
+
+/// Installs axe-core by npm below `target/`, where the tests of pages look for it.
+pub(crate) fn ensure_axe() -> anyhow::Result<()> {
+    if modules().join("axe-core/axe.min.js").exists() {
+        return Ok(());
+    }
+    install_packages("the pages")
+}
+
+/// Installs all that is installed by npm, since npm removes what it is not told of.
+fn install_packages(what_for: &str) -> anyhow::Result<()> {
     if !is_there("npm", &["--version"]) {
-        bail!("npm is missing, by which buf is installed: install Node.js");
+        bail!("npm is missing, by which {BUF} and {AXE} are installed: install Node.js");
     }
-    println!("── Installing {BUF} by npm into target/tools, for the contracts");
+    println!("── Installing {BUF} and {AXE} by npm into target/tools, for {what_for}");
+    let folder = root().join("target/tools");
     std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
     run(Command::new("npm")
         .args(["install", "--no-fund", "--no-audit", "--silent", "--prefix"])
         .arg(&folder)
-        .arg(BUF))?;
-    Ok(buf)
+        .args([BUF, AXE]))
+}
+
+fn modules() -> PathBuf {
+    root().join("target/tools/node_modules")
 }
 
 /// Installs scim2-tester by pip below `target/`, and returns the path of its command.

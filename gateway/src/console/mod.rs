@@ -44,9 +44,14 @@
 //!   (`data-opens="id"`, and `data-shown` on a dialog to open it at once) and forms that submit
 //!   when a choice changes (`data-submits`). What needs it is marked `class="js"`, what stands in
 //!   for it `class="no-js"`.
+//! - **Exports and imports** are recorded with [`Signed::record`](session::Signed::record); what
+//!   identity does it records itself. Requests to it carry `signed.actor()` and, where the contract
+//!   asks for it, `signed.client_address`.
+//! - **Times** are written by [`moment`](moment::moment).
 //! - **Looks**: `assets/console.css` begins with a list of what there is.
 
 mod assets;
+mod client;
 mod csrf;
 mod csv_import;
 mod csv_out;
@@ -54,11 +59,16 @@ mod frame;
 mod group;
 mod groups;
 mod input;
+mod log;
+mod moment;
+mod oidc;
 mod people;
 mod person;
 mod reports;
 mod session;
 mod set_up;
+mod settings;
+mod sign_in;
 mod time;
 
 use axum::Router;
@@ -70,6 +80,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use crate::Gateway;
 use frame::Problem;
+pub(crate) use oidc::BACK;
 
 /// Where the console is.
 pub(crate) const HOME: &str = "/admin";
@@ -78,6 +89,7 @@ pub(crate) const HOME: &str = "/admin";
 pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
     let signed_in = Router::new()
         .merge(set_up::routes())
+        .merge(log::routes())
         .merge(people::routes())
         .merge(person::routes())
         .merge(groups::routes())
@@ -86,16 +98,24 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
         .merge(csv_out::routes())
         .merge(reports::routes())
         .merge(session::routes())
+        .merge(settings::routes())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_token));
     Router::new()
         .merge(signed_in)
         .merge(assets::routes())
+        .merge(sign_in::routes())
+        .merge(oidc::routes())
         .route("/admin/", get(async || Redirect::permanent(HOME)))
         .route("/admin/{*path}", any(async || Problem::no_such_page()))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_same_origin))
         .layer(from_fn(secured))
         .layer(from_fn_with_state(gateway.clone(), transport_security))
+}
+
+/// The address of one of the `assets`, for pages outside the console.
+pub(crate) fn asset(name: &str) -> String {
+    assets::address(name)
 }
 
 /// What pages may do: run our script, show our style, send forms to us; nothing else.

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use muster_proto::group::v1::{BatchCountInactiveMembersRequest, ListGroupsResponse};
-use muster_proto::identity::v1::{GetHeadCountsRequest, HeadCount};
+use muster_proto::identity::v1::{AuditAction, GetHeadCountsRequest, HeadCount};
 
 use super::csv_out;
 use super::frame::{Frame, Problem, Section, page};
@@ -154,6 +154,7 @@ async fn by_group(
 }
 
 async fn file(State(gateway): State<Gateway>, signed: Signed) -> Result<Response, Problem> {
+    signed.record(&gateway, AuditAction::Exported, "reports").await?;
     let reports = read(&gateway, &signed, MOST_GROUPS).await?;
     let header = ["report", "value", "active", "inactive", "total"].map(str::to_owned).to_vec();
     let mut bytes = csv_out::start(header);

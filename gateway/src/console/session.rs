@@ -9,14 +9,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request};
 use muster_proto::feed::v1::{Actor, actor};
 use muster_proto::identity::v1::{
-    Admin, AuthenticateSessionRequest, AuthenticateSessionResponse, EndSessionRequest, Organisation,
+    Admin, AuditAction, AuditEvent, AuthenticateSessionRequest, AuthenticateSessionResponse,
+    CreateAuditEventRequest, EndSessionRequest, Organisation,
 };
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
 
+use super::client::ClientAddress;
 use super::frame::{Frame, Problem, Section, SignedIn};
 use super::input::{next_page, sign_in_address};
 use crate::Gateway;
+use crate::oidc::is_loopback;
 
 pub(super) fn routes() -> Router<Gateway> {
     Router::new().route("/admin/sign-out", post(sign_out))
@@ -24,26 +27,34 @@ pub(super) fn routes() -> Router<Gateway> {
 
 /// Whether the console's cookie may travel without TLS: on this machine only.
 fn is_secure(public_url: &str) -> bool {
-    let Some(rest) = public_url.strip_prefix("http://") else { return true };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = authority.parse().map(|authority: http::uri::Authority| {
-        authority.host().trim_matches(['[', ']']).to_owned()
-    });
-    let is_here = |host: &str| {
-        host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-    };
-    !host.is_ok_and(|host| is_here(&host))
+    !(public_url.starts_with("http://") && is_loopback(public_url))
 }
 
-/// The cookie's name. `__Host-` makes browsers refuse one that another host or path has set.
-fn cookie_name(public_url: &str) -> &'static str {
-    if is_secure(public_url) { "__Host-muster" } else { "muster" }
+/// Whether browsers keep the cookie: not where it needs TLS, and the console is reached without.
+pub(super) fn is_kept(public_url: &str) -> bool {
+    !is_secure(public_url) || public_url.starts_with("https://")
+}
+
+/// The session's cookie.
+const COOKIE: &str = "muster";
+
+/// A cookie's name. `__Host-` makes browsers refuse one that another host or path has set.
+fn cookie_name(name: &str, public_url: &str) -> String {
+    if is_secure(public_url) { format!("__Host-{name}") } else { name.to_owned() }
 }
 
 /// The session's secret in the request's cookie.
 pub(super) fn secret<'a>(headers: &'a HeaderMap, public_url: &str) -> Option<&'a str> {
-    let name = cookie_name(public_url);
+    cookie_value(COOKIE, headers, public_url)
+}
+
+/// What one of our cookies holds.
+pub(super) fn cookie_value<'a>(
+    name: &str,
+    headers: &'a HeaderMap,
+    public_url: &str,
+) -> Option<&'a str> {
+    let name = cookie_name(name, public_url);
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs =
         cookies.flat_map(|text| text.split(';')).filter_map(|c| c.trim().split_once('='));
@@ -52,11 +63,22 @@ pub(super) fn secret<'a>(headers: &'a HeaderMap, public_url: &str) -> Option<&'a
 
 /// The header that gives the browser a session, or takes it away where `secret` is empty.
 pub(super) fn cookie(secret: &str, public_url: &str) -> HeaderValue {
-    let name = cookie_name(public_url);
+    cookie_named(COOKIE, secret, public_url, secret.is_empty().then_some(0))
+}
+
+/// The header that gives the browser one of our cookies, for so many seconds or until it closes.
+pub(super) fn cookie_named(
+    name: &str,
+    value: &str,
+    public_url: &str,
+    seconds: Option<u32>,
+) -> HeaderValue {
+    let name = cookie_name(name, public_url);
     let secure = if is_secure(public_url) { "; Secure" } else { "" };
-    let age = if secret.is_empty() { "; Max-Age=0" } else { "" };
-    let text = format!("{name}={secret}; Path=/; HttpOnly; SameSite=Lax{secure}{age}");
-    // Secrets are letters, digits and underscores.
+    let age = seconds.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
+    // Lax, because the way back from an identity provider is from another site.
+    let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}");
+    // Values are letters, digits, underscores, hyphens and dots.
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
 }
 
@@ -74,6 +96,8 @@ pub(super) struct Signed {
     pub organisation: Organisation,
     /// Goes into every form.
     pub csrf: String,
+    /// From where they ask, for the audit.
+    pub client_address: String,
 }
 
 impl Signed {
@@ -84,6 +108,26 @@ impl Signed {
     /// Whom the changes that they make are by.
     pub(super) fn actor(&self) -> Actor {
         Actor { kind: Some(actor::Kind::AdminId(self.admin.id.clone())) }
+    }
+
+    /// Records something that identity does not see, such as an export of people.
+    pub(super) async fn record(
+        &self,
+        gateway: &Gateway,
+        action: AuditAction,
+        subject: impl Into<String>,
+    ) -> Result<(), Problem> {
+        let event = AuditEvent {
+            organisation_id: self.organisation.id.clone(),
+            actor: Some(self.actor()),
+            subject: subject.into(),
+            client_address: self.client_address.clone(),
+            action: action.into(),
+            ..AuditEvent::default()
+        };
+        let request = CreateAuditEventRequest { event: Some(event) };
+        gateway.parts.audit.clone().create_audit_event(request).await?;
+        Ok(())
     }
 
     /// What is around a page.
@@ -150,11 +194,14 @@ impl FromRequestParts<Gateway> for Signed {
             unattended: parts.headers.contains_key("x-unattended"),
         };
         let answer = gateway.parts.sessions.clone().authenticate_session(request).await;
+        let csrf = csrf_token(secret);
+        let Ok(ClientAddress(client_address)) =
+            ClientAddress::from_request_parts(parts, gateway).await;
         match answer.map(tonic::Response::into_inner) {
             Ok(AuthenticateSessionResponse {
                 admin: Some(admin),
                 organisation: Some(organisation),
-            }) => Ok(Self { admin, organisation, csrf: csrf_token(secret) }),
+            }) => Ok(Self { admin, organisation, csrf, client_address }),
             Ok(_) => Err(nobody()),
             Err(status) if status.code() == Code::Unauthenticated => Err(nobody()),
             Err(status) => Err(NotSigned::Problem(status.into())),
@@ -169,9 +216,13 @@ fn page_on_screen(headers: &HeaderMap) -> Option<&str> {
     rest.find('/').map(|at| &rest[at..])
 }
 
-async fn sign_out(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn sign_out(
+    State(gateway): State<Gateway>,
+    ClientAddress(client_address): ClientAddress,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     if let Some(secret) = secret(&headers, &gateway.public_url) {
-        let request = EndSessionRequest { secret: secret.to_owned() };
+        let request = EndSessionRequest { secret: secret.to_owned(), client_address };
         gateway.parts.sessions.clone().end_session(request).await?;
     }
     let gone = [(header::SET_COOKIE, cookie("", &gateway.public_url))];
@@ -185,7 +236,7 @@ mod tests {
     #[test]
     fn only_on_this_machine_the_cookie_goes_without_tls() {
         for here in ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:8080"] {
-            assert_eq!(cookie_name(here), "muster", "{here}");
+            assert_eq!(cookie_name(COOKIE, here), "muster", "{here}");
         }
         for elsewhere in [
             "https://muster.example.com",
@@ -194,7 +245,7 @@ mod tests {
             "http://127.0.0.1.example.com",
             "http://localhost@example.com",
         ] {
-            assert_eq!(cookie_name(elsewhere), "__Host-muster", "{elsewhere}");
+            assert_eq!(cookie_name(COOKIE, elsewhere), "__Host-muster", "{elsewhere}");
         }
     }
 

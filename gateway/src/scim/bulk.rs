@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use muster_runtime::http_server::read_body;
 use muster_scim::bulk::{self, Operation};
 use muster_scim::{Error, ScimType};
@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use super::json;
 use crate::auth::Client;
 use crate::failure::Failure;
+use crate::provisioning_log::{Call, Log};
 use crate::{Gateway, Limits};
 
 pub(super) async fn bulk(
@@ -25,12 +26,15 @@ pub(super) async fn bulk(
     State(gateway): State<Gateway>,
     request: Request,
 ) -> Result<Response, Failure> {
+    let call = request.extensions().get::<Call>().cloned();
     let limits = Limits { body_bytes: gateway.limits.bulk_bytes, ..gateway.limits };
     let body = super::body(request, limits).await?;
     let request = bulk::parse(body, gateway.limits.bulk_operations)?;
     let mut run = Run {
         router: super::routes().with_state(gateway.clone()),
         client,
+        call,
+        log: gateway.log.clone(),
         limits: gateway.limits,
         scim_url: gateway.scim_url.clone(),
         ids: BTreeMap::new(),
@@ -57,6 +61,9 @@ struct Waiting {
 struct Run {
     router: Router,
     client: Client,
+    /// The bulk request, whose operations have entries of their own in the log.
+    call: Option<Call>,
+    log: Log,
     limits: Limits,
     scim_url: Arc<str>,
     /// What has been created so far, by `bulkId`.
@@ -173,8 +180,10 @@ impl Run {
 
     /// The operation as a request of its own, by the same client.
     async fn call(&self, operation: Operation) -> (StatusCode, HeaderMap, Value) {
+        let method = Method::from_bytes(operation.method.as_bytes()).unwrap_or_default();
+        let call = Call::operation(&method, &operation.path, self.call.as_ref());
         let mut request = http::Request::builder()
-            .method(operation.method)
+            .method(method)
             .uri(operation.path)
             .header(header::CONTENT_TYPE, "application/scim+json");
         if let Some(version) = operation.version {
@@ -188,10 +197,12 @@ impl Run {
         };
         // Authenticated already: not again for each operation.
         request.extensions_mut().insert(self.client.clone());
+        request.extensions_mut().insert(call.clone());
         let response = match self.router.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         };
+        self.log.answered(&call, &response);
         let (parts, body) = response.into_parts();
         let body = read_body(body, usize::MAX / 2, self.limits.request_time).await;
         let body = body.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());

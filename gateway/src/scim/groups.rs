@@ -22,6 +22,7 @@ use super::{Asked, body, id, json, version};
 use crate::Gateway;
 use crate::auth::Client;
 use crate::failure::Failure;
+use crate::provisioning_log::{Call, Called};
 use crate::server::AppliedInPart;
 
 pub(super) async fn list(
@@ -31,7 +32,7 @@ pub(super) async fn list(
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &GROUP_TYPE)?;
     let found = find(&gateway, &client, &asked).await?;
-    Ok(json(StatusCode::OK, &found.response(&asked)))
+    Ok(found.answer(&asked))
 }
 
 /// The page that is asked for.
@@ -89,7 +90,12 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &GROUP_TYPE)?;
-    let document = resource::read(body(request, gateway.limits).await?, &GROUP_TYPE)?;
+    let call = request.extensions().get::<Call>().cloned();
+    let body = body(request, gateway.limits).await?;
+    if let Some(call) = call {
+        call.creates(&body, "displayName");
+    }
+    let document = resource::read(body, &GROUP_TYPE)?;
     let member_ids: Vec<String> = members_of(&document)?.into_iter().collect();
     let group = Group {
         organisation_id: client.organisation.id.clone(),
@@ -160,7 +166,8 @@ pub(super) async fn patch(
         return Ok(in_part(answer, updated.unknown_member_ids));
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
-    let revision = updated.group.unwrap_or_default().revision;
+    let Group { revision, display_name, .. } = updated.group.unwrap_or_default();
+    response.extensions_mut().insert(Called(display_name));
     response.headers_mut().extend(version::header(revision).map(|tag| (header::ETAG, tag)));
     Ok(in_part(response, updated.unknown_member_ids))
 }
@@ -259,7 +266,9 @@ fn answer(
     group: Group,
 ) -> Response {
     let (id, revision) = (group.id.clone(), group.revision);
+    let called = Called(group.display_name.clone());
     let mut response = json(status, &render(gateway, projection, group));
+    response.extensions_mut().insert(called);
     let headers = response.headers_mut();
     headers.extend(version::header(revision).map(|tag| (header::ETAG, tag)));
     if status == StatusCode::CREATED

@@ -38,7 +38,7 @@ use crate::failure::Failure;
 use crate::{Gateway, Limits};
 
 /// How many resources a list has that does not say, at most.
-const DEFAULT_RESULTS: u64 = 100;
+pub(crate) const DEFAULT_RESULTS: u64 = 100;
 
 /// The routes below `/scim/v2`.
 pub(crate) fn routes() -> Router<Gateway> {

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{Asked, body, json};
 use crate::auth::Client;
 use crate::failure::Failure;
+use crate::provisioning_log::ToTheEnd;
 use crate::{Gateway, Limits};
 
 /// The schema of a search request.
@@ -43,6 +44,19 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// The answer to a list, which notes for the log where it goes up to its end.
+    pub(super) fn answer(self, asked: &Asked) -> Response {
+        let to_the_end = match &asked.cursor {
+            Some(_) => self.cursors.next.is_empty(),
+            None => asked.page.start_index - 1 + self.resources.len() as u64 >= self.total,
+        };
+        let mut response = json(StatusCode::OK, &self.response(asked));
+        if to_the_end {
+            response.extensions_mut().insert(ToTheEnd);
+        }
+        response
+    }
+
     pub(super) fn response(self, asked: &Asked) -> Value {
         match asked.cursor {
             Some(_) => list::cursor_response(self.total, self.cursors, self.resources),

@@ -22,6 +22,7 @@ use super::{Asked, body, id, json, version};
 use crate::Gateway;
 use crate::auth::Client;
 use crate::failure::Failure;
+use crate::provisioning_log::Call;
 
 /// How often a PATCH starts over that lost a race.
 const TRIES: u32 = 10;
@@ -33,7 +34,7 @@ pub(super) async fn list(
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &USER_TYPE)?;
     let found = find(&gateway, &client, &asked).await?;
-    Ok(json(StatusCode::OK, &found.response(&asked)))
+    Ok(found.answer(&asked))
 }
 
 /// The page that is asked for.
@@ -89,7 +90,12 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, Failure> {
     let asked = Asked::read(query, &USER_TYPE)?;
-    let document = resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
+    let call = request.extensions().get::<Call>().cloned();
+    let body = body(request, gateway.limits).await?;
+    if let Some(call) = call {
+        call.creates(&body, "userName");
+    }
+    let document = resource::read(body, &USER_TYPE)?;
     let user = User { organisation_id: client.organisation.id.clone(), ..from_scim(&document) };
     let request = CreateUserRequest { user: Some(user), actor: Some(client.actor()) };
     let user = gateway.parts.users.clone().create_user(request).await?.into_inner();

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// Text that is no id. It is deliberately not kept: an id that does not parse is answered like one
@@ -81,6 +82,22 @@ id!(
     AdminId
 );
 
+id!(
+    /// An entry of the provisioning log.
+    LogEntryId
+);
+
+impl LogEntryId {
+    /// The first id of those that are made at `time` or later, to the millisecond.
+    #[must_use]
+    pub fn first_at(time: OffsetDateTime) -> Self {
+        let milliseconds = time.unix_timestamp_nanos() / 1_000_000;
+        let milliseconds = u128::try_from(milliseconds.clamp(0, 0xffff_ffff_ffff)).unwrap_or(0);
+        // Version 7: 48 bits of time, the version, and bits that are all 0 here.
+        Self(Uuid::from_u128((milliseconds << 80) | (0x7 << 76) | (0b10 << 62)))
+    }
+}
+
 /// How often a resource has changed; only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, sqlx::Type)]
 #[sqlx(transparent)]
@@ -132,5 +149,14 @@ mod tests {
     fn ids_sort_in_the_order_in_which_they_were_made() {
         let ids: Vec<_> = (0..1000).map(|_| UserId::new()).collect();
         assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn what_is_made_after_a_moment_sorts_after_its_first_id() {
+        let before = LogEntryId::new();
+        let now = OffsetDateTime::now_utc() + time::Duration::milliseconds(1);
+        assert!(before < LogEntryId::first_at(now));
+        assert!(LogEntryId::first_at(now - time::Duration::milliseconds(2)) < LogEntryId::new());
+        assert!(LogEntryId::first_at(OffsetDateTime::UNIX_EPOCH) < before);
     }
 }

@@ -4,12 +4,13 @@ use muster_proto::approver::v1::approver_service_server::ApproverService;
 use muster_proto::approver::v1::{
     AwaitUserRequest, AwaitUserResponse, BatchCheckApprovalsRequest, BatchCheckApprovalsResponse,
     BatchGetApproversRequest, BatchGetApproversResponse, BatchListApproveesRequest,
-    BatchListApproveesResponse, ListChangesRequest, ListChangesResponse,
-    ListUsersByApproverRequest, ListUsersByApproverResponse, ListUsersWithPendingApproversRequest,
+    BatchListApproveesResponse, GetApproverTotalsRequest, GetApproverTotalsResponse,
+    ListChangesRequest, ListChangesResponse, ListUsersByApproverRequest,
+    ListUsersByApproverResponse, ListUsersWithPendingApproversRequest,
     ListUsersWithPendingApproversResponse, ReconcileRequest, ReconcileResponse,
     WatchChangesRequest, WatchChangesResponse,
 };
-use muster_runtime::feed::{HistoryRequest, Messages};
+use muster_runtime::feed::{self, HistoryRequest, Messages};
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use tonic::{Request, Response, Status};
 
@@ -95,6 +96,20 @@ impl ApproverService for Approvers {
         let next_page_token = cut(&mut users, size);
         let user_ids = users.iter().map(ToString::to_string).collect();
         Ok(Response::new(ListUsersByApproverResponse { user_ids, next_page_token }))
+    }
+
+    async fn get_approver_totals(
+        &self,
+        request: Request<GetApproverTotalsRequest>,
+    ) -> Result<Response<GetApproverTotalsResponse>, Status> {
+        let organisation = organisation_id(&request.into_inner().organisation_id)?;
+        let head = self
+            .database
+            .read(organisation, move |c| Box::pin(feed::head(c, organisation)))
+            .await
+            .map_err(Error::Database)?;
+        let (declared_count, in_force_count) = (head.total, head.active);
+        Ok(Response::new(GetApproverTotalsResponse { declared_count, in_force_count }))
     }
 
     async fn list_users_with_pending_approvers(

@@ -15,17 +15,44 @@ CREATE TABLE organisation (
 );
 
 CREATE TABLE admin (
-    organisation_id uuid        NOT NULL REFERENCES organisation,
-    admin_id        uuid        NOT NULL,
-    email           text        NOT NULL,
-    email_key       text        NOT NULL COLLATE "C",
-    display_name    text        NOT NULL,
-    created_at      timestamptz NOT NULL,
+    organisation_id   uuid        NOT NULL REFERENCES organisation,
+    admin_id          uuid        NOT NULL,
+    email             text        NOT NULL,
+    email_key         text        NOT NULL COLLATE "C",
+    display_name      text        NOT NULL,
+    created_at        timestamptz NOT NULL,
+    -- Argon2id, as a PHC string; none until the admin has set a password.
+    password_hash     text,
+    last_signed_in_at timestamptz,
     PRIMARY KEY (organisation_id, admin_id),
     UNIQUE (organisation_id, email_key)
 );
 
--- One-time links to set a password with. Only the SHA-256 of the secret is kept.
+-- Where an e-mail address signs in to: the one thing that is looked up before an organisation is
+-- known. The service reads it through `sign_in_account` below, and no other way.
+CREATE TABLE admin_login (
+    organisation_id uuid NOT NULL,
+    email_key       text NOT NULL COLLATE "C",
+    admin_id        uuid NOT NULL,
+    PRIMARY KEY (organisation_id, email_key),
+    FOREIGN KEY (organisation_id, admin_id) REFERENCES admin ON DELETE CASCADE
+);
+CREATE INDEX admin_login_email ON admin_login (email_key, organisation_id);
+CREATE INDEX admin_login_admin ON admin_login (organisation_id, admin_id);
+
+-- From when on an e-mail address, or a client's address, may try to sign in again. The subject is
+-- a SHA-256. Who is no admin, and clients, are in no organisation: the id is then nil.
+CREATE TABLE sign_in_attempt (
+    organisation_id uuid        NOT NULL,
+    subject         bytea       NOT NULL,
+    failures        integer     NOT NULL,
+    free_at         timestamptz NOT NULL,
+    PRIMARY KEY (organisation_id, subject)
+);
+CREATE INDEX sign_in_attempt_free_at ON sign_in_attempt (organisation_id, free_at);
+
+-- One-time links: to set a password with, and to choose an organisation at sign-in. Only the
+-- SHA-256 of the secret is kept, which begins with what it is for.
 CREATE TABLE invitation (
     organisation_id uuid        NOT NULL,
     secret_hash     bytea       NOT NULL,
@@ -47,6 +74,20 @@ CREATE TABLE session (
 );
 CREATE INDEX session_admin ON session (organisation_id, admin_id);
 
+-- Who did what in the console and on the command line. The service adds to it and reads it.
+CREATE TABLE audit (
+    organisation_id uuid        NOT NULL REFERENCES organisation,
+    audit_id        uuid        NOT NULL,
+    happened_at     timestamptz NOT NULL,
+    actor           text        NOT NULL,
+    actor_name      text        NOT NULL,
+    action          smallint    NOT NULL,
+    subject         text        NOT NULL,
+    client_address  text        NOT NULL,
+    trace_id        text        NOT NULL,
+    PRIMARY KEY (organisation_id, audit_id)
+);
+
 CREATE TABLE api_key (
     organisation_id uuid        NOT NULL REFERENCES organisation,
     api_key_id      uuid        NOT NULL,
@@ -57,6 +98,7 @@ CREATE TABLE api_key (
     creator         text        NOT NULL,
     expires_at      timestamptz,
     revoked_at      timestamptz,
+    first_used_at   timestamptz,
     last_used_at    timestamptz,
     PRIMARY KEY (organisation_id, api_key_id),
     UNIQUE (organisation_id, secret_hash)
@@ -117,6 +159,52 @@ CREATE TABLE user_email (
     FOREIGN KEY (organisation_id, user_id) REFERENCES users ON DELETE CASCADE
 );
 CREATE INDEX user_email_user ON user_email (organisation_id, user_id);
+
+-- Every SCIM request, for as long as it is kept. An id is of version 7 and made when the request
+-- begins: in the order of the ids is in the order of time.
+CREATE TABLE provisioning_log (
+    organisation_id      uuid        NOT NULL,
+    entry_id             uuid        NOT NULL,
+    requested_at         timestamptz NOT NULL,
+    duration_us          bigint      NOT NULL,
+    api_key_id           uuid,
+    method               text        NOT NULL,
+    path                 text        NOT NULL,
+    action               smallint    NOT NULL,
+    outcome              smallint    NOT NULL,
+    status               smallint    NOT NULL,
+    subject              smallint    NOT NULL,
+    subject_id           uuid,
+    subject_name         text,
+    subject_name_key     text        COLLATE "C",
+    scim_type            text        NOT NULL,
+    detail               text        NOT NULL,
+    unknown_member_ids   jsonb       NOT NULL,
+    unknown_member_count integer     NOT NULL,
+    trace_id             text        NOT NULL,
+    user_agent           text        NOT NULL,
+    PRIMARY KEY (organisation_id, entry_id)
+);
+CREATE INDEX provisioning_log_outcome ON provisioning_log (organisation_id, outcome, entry_id)
+    WHERE outcome <> 1;
+CREATE INDEX provisioning_log_change ON provisioning_log (organisation_id, entry_id)
+    WHERE method <> 'GET';
+CREATE INDEX provisioning_log_subject ON provisioning_log (organisation_id, subject_id, entry_id)
+    WHERE subject_id IS NOT NULL;
+CREATE INDEX provisioning_log_name ON provisioning_log (organisation_id, subject_name_key)
+    WHERE subject_name_key IS NOT NULL;
+CREATE INDEX provisioning_log_key ON provisioning_log (organisation_id, api_key_id, entry_id);
+
+-- How often there was what in the log, also of what is no longer kept: some twenty rows each.
+CREATE TABLE provisioning_count (
+    organisation_id uuid        NOT NULL,
+    action          smallint    NOT NULL,
+    outcome         smallint    NOT NULL,
+    count           bigint      NOT NULL,
+    first_at        timestamptz NOT NULL,
+    last_at         timestamptz NOT NULL,
+    PRIMARY KEY (organisation_id, action, outcome)
+);
 
 -- What lists and searches of people and reports look at, in rows a tenth as wide as a user's: an
 -- organisation of 100,000 is read through in 20 ms (docs/decisions/0010-searching-people.md).
@@ -238,8 +326,11 @@ CREATE INDEX change_written_at ON change (written_at);
 DO $$
 DECLARE name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['organisation', 'admin', 'invitation', 'session', 'api_key', 'users', 'user_email', 'listed_user',
-                               'import', 'import_change', 'head_counts', 'feed_lock', 'feed_key', 'change'] LOOP
+    FOREACH name IN ARRAY ARRAY[
+        'organisation', 'admin', 'admin_login', 'sign_in_attempt', 'invitation', 'session', 'audit', 'api_key',
+        'users', 'user_email', 'listed_user', 'import', 'import_change', 'head_counts', 'provisioning_log',
+        'provisioning_count', 'feed_lock', 'feed_key', 'change'
+    ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
         IF name <> 'feed_key' THEN
@@ -254,9 +345,16 @@ CREATE POLICY everybody ON feed_lock FOR SELECT USING (true);
 CREATE POLICY everybody ON feed_key FOR SELECT USING (true);
 
 GRANT SELECT, INSERT, UPDATE ON organisation, api_key TO muster_identity;
-GRANT SELECT, INSERT, UPDATE, DELETE ON admin, invitation, session, users, user_email, listed_user,
-    import TO muster_identity;
-GRANT SELECT, INSERT, DELETE ON import_change TO muster_identity;
+-- DELETE, because the log is not kept for ever. What it says stays as it was written.
+GRANT SELECT, INSERT, DELETE ON provisioning_log, import_change TO muster_identity;
+GRANT SELECT, INSERT, UPDATE ON provisioning_count TO muster_identity;
+GRANT SELECT, INSERT, UPDATE, DELETE
+    ON admin, invitation, session, sign_in_attempt, users, user_email, listed_user, import
+    TO muster_identity;
+-- It is read by a function, and deleted with its admin.
+GRANT INSERT ON admin_login TO muster_identity;
+-- What has happened has happened.
+GRANT SELECT, INSERT ON audit TO muster_identity;
 GRANT SELECT, INSERT, UPDATE ON head_counts TO muster_identity;
 -- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
 GRANT SELECT, INSERT, DELETE ON change TO muster_identity;
@@ -276,6 +374,25 @@ GRANT SELECT ON feed_position TO muster_identity;
 GRANT CREATE ON SCHEMA identity TO muster_feed_reader;
 ALTER VIEW feed_position OWNER TO muster_feed_reader;
 REVOKE CREATE ON SCHEMA identity FROM muster_feed_reader;
+
+-- Which organisations an e-mail address signs in to: the one statement that reads `admin_login`.
+-- Nobody logs in as its owner.
+CREATE FUNCTION sign_in_account(wanted text) RETURNS TABLE (organisation_id uuid, admin_id uuid)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog
+    AS $$
+        SELECT l.organisation_id, l.admin_id
+          FROM identity.admin_login AS l
+         WHERE l.email_key = wanted
+         ORDER BY l.organisation_id LIMIT 20
+    $$;
+CREATE POLICY sign_in ON admin_login FOR SELECT TO muster_sign_in USING (true);
+GRANT USAGE ON SCHEMA identity TO muster_sign_in;
+GRANT SELECT ON admin_login TO muster_sign_in;
+REVOKE ALL ON FUNCTION sign_in_account FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION sign_in_account TO muster_identity;
+GRANT CREATE ON SCHEMA identity TO muster_sign_in;
+ALTER FUNCTION sign_in_account OWNER TO muster_sign_in;
+REVOKE CREATE ON SCHEMA identity FROM muster_sign_in;
 
 -- Whose words may hold a text. Under row-level security no index serves `@>`, which is not
 -- leakproof; this function's owner has a policy that sees every row, and the function shows those

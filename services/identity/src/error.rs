@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use muster_runtime::feed::InvalidPageToken;
 use muster_runtime::grpc::database_status;
-use muster_runtime::id::InvalidId;
+use muster_runtime::id::{ApiKeyId, InvalidId, OrganisationId};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -53,6 +53,29 @@ pub enum Error {
     /// A secret that is unknown, revoked or expired, or of a suspended organisation.
     #[error("the key is unknown, revoked or expired, or its organisation is suspended")]
     Unauthenticated,
+    /// The same for a key that there is: whoever sent it holds its secret.
+    #[error("the key is unknown, revoked or expired, or its organisation is suspended")]
+    KeyRefused {
+        /// Whose it is.
+        organisation: OrganisationId,
+        /// The key.
+        api_key: ApiKeyId,
+    },
+    /// An e-mail address and password that sign nobody in.
+    #[error("the e-mail address or the password is not right")]
+    NotRight,
+    /// Too many were wrong before.
+    #[error("there were too many wrong attempts; wait {} seconds and try again", seconds(*wait))]
+    TooManyAttempts {
+        /// How long until the next.
+        wait: time::Duration,
+    },
+    /// An admin who would remove themselves.
+    #[error("nobody removes themselves; ask another admin to")]
+    Oneself,
+    /// A password that could not be hashed.
+    #[error("a password could not be hashed")]
+    Hashing,
     /// A page token that is no longer good.
     #[error("page_token has expired; begin again without it")]
     PageTokenExpired,
@@ -62,6 +85,12 @@ pub enum Error {
     /// The database failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+}
+
+/// Whole seconds, at least one.
+fn seconds(wait: time::Duration) -> u64 {
+    let rounded = wait.whole_seconds() + i64::from(wait.subsec_nanoseconds() > 0);
+    u64::try_from(rounded).unwrap_or_default().max(1)
 }
 
 impl Error {
@@ -122,8 +151,28 @@ impl From<Error> for Status {
                 message,
                 info("STILL_ACTIVE", &[]),
             ),
+            Error::KeyRefused { organisation, api_key } => Status::with_error_details(
+                Code::Unauthenticated,
+                message,
+                info(
+                    "API_KEY_REFUSED",
+                    &[
+                        ("organisation_id", &organisation.to_string()),
+                        ("api_key_id", &api_key.to_string()),
+                    ],
+                ),
+            ),
+            Error::Unauthenticated | Error::NotRight => Status::unauthenticated(message),
+            Error::TooManyAttempts { wait } => Status::with_error_details(
+                Code::ResourceExhausted,
+                message,
+                ErrorDetails::with_retry_info(Some(std::time::Duration::from_secs(seconds(wait)))),
+            ),
+            Error::Oneself => {
+                Status::with_error_details(Code::FailedPrecondition, message, info("ONESELF", &[]))
+            }
+            Error::Hashing => Status::internal(message),
             Error::Started => Status::failed_precondition(message),
-            Error::Unauthenticated => Status::unauthenticated(message),
             Error::PageTokenExpired => Status::failed_precondition(message),
             Error::Busy => Status::unavailable(message),
             Error::Database(error) => database_status(&error),

@@ -1,12 +1,14 @@
-//! The identity service: organisations, their admins and API keys, users, and the feed of user
-//! changes. It knows nothing of SCIM JSON, HTTP, groups or approver rules.
+//! The identity service: organisations, their admins and API keys, users, the feed of user changes,
+//! and the provisioning log. It knows nothing of SCIM JSON, HTTP, groups or approver rules.
 
 pub mod content_region;
 mod error;
 mod grpc;
 pub mod listed;
 pub mod organisation;
+mod password;
 pub mod people_file;
+pub mod provisioning_log;
 pub mod secret;
 pub mod session;
 mod store;
@@ -14,8 +16,10 @@ pub mod user;
 
 use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
+use muster_proto::identity::v1::audit_service_server::AuditServiceServer;
 use muster_proto::identity::v1::import_service_server::ImportServiceServer;
 use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
+use muster_proto::identity::v1::provisioning_log_service_server::ProvisioningLogServiceServer;
 use muster_proto::identity::v1::report_service_server::ReportServiceServer;
 use muster_proto::identity::v1::session_service_server::SessionServiceServer;
 use muster_proto::identity::v1::user_service_server::UserServiceServer;
@@ -26,6 +30,7 @@ use muster_runtime::postgres::{Database, Settings};
 use tonic::service::Routes;
 
 pub use error::Error;
+use password::Passwords;
 
 /// The Postgres schema that the service owns.
 pub const SCHEMA: &str = "identity";
@@ -38,6 +43,8 @@ pub const SERVICES: &[&str] = &[
     "muster.identity.v1.OrganisationService",
     "muster.identity.v1.AdminService",
     "muster.identity.v1.ApiKeyService",
+    "muster.identity.v1.ProvisioningLogService",
+    "muster.identity.v1.AuditService",
     "muster.identity.v1.SessionService",
     "muster.identity.v1.UserService",
     "muster.identity.v1.ImportService",
@@ -49,6 +56,7 @@ pub const SERVICES: &[&str] = &[
 struct Identity {
     database: Database,
     feed: Feed,
+    passwords: Passwords,
     life: Life,
 }
 
@@ -56,14 +64,21 @@ struct Identity {
 pub async fn start(
     database: &Settings,
     feed: feed::Settings,
+    log: provisioning_log::Settings,
     life: &Life,
 ) -> Result<Routes, sqlx::Error> {
     let database = Database::connect(database, life).await?;
     let feed = Feed::open("identity", database.clone(), life.clone(), feed).await?;
-    let identity = Identity { database, feed, life: life.clone() };
+    life.spawn(provisioning_log::prune_for_ever(database.clone(), log, life.clone()));
+    let identity = Identity { database, feed, passwords: Passwords::new(), life: life.clone() };
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))
+        .add_service(AuditServiceServer::new(identity.clone()))
+        .add_service(
+            ProvisioningLogServiceServer::new(identity.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+        )
         .add_service(SessionServiceServer::new(identity.clone()))
         .add_service(ReportServiceServer::new(identity.clone()))
         .add_service(

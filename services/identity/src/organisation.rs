@@ -22,10 +22,36 @@ pub fn checked(mut organisation: Organisation) -> Result<Organisation, Error> {
             description: "is longer than 64 characters; expected a BCP 47 tag such as en-GB".into(),
         });
     }
+    if !is_locale(&organisation.default_locale) {
+        let sent = &organisation.default_locale;
+        return Err(Error::Invalid {
+            field: "default_locale",
+            description: format!("was {sent:?}; expected a BCP 47 tag such as en-GB"),
+        });
+    }
+    for (field, name) in [
+        ("custom_field_1_name", &mut organisation.custom_field_1_name),
+        ("custom_field_2_name", &mut organisation.custom_field_2_name),
+        ("custom_field_3_name", &mut organisation.custom_field_3_name),
+    ] {
+        // A field without a name goes by SCIM's.
+        *name = if name.trim().is_empty() { String::new() } else { self::name(field, name)? };
+    }
     if organisation.unknown_members() == UnknownMembers::Unspecified {
         organisation.set_unknown_members(UnknownMembers::LeaveOut);
     }
     Ok(organisation)
+}
+
+/// Whether a text has the form of a language tag (RFC 5646 §2.1), with hyphens or underscores.
+fn is_locale(text: &str) -> bool {
+    let mut parts = text.split(['-', '_']);
+    let language = parts.next().unwrap_or_default();
+    (2..=8).contains(&language.len())
+        && language.bytes().all(|b| b.is_ascii_alphabetic())
+        && parts.all(|part| {
+            (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric())
+        })
 }
 
 /// Checks a slug: lower-case letters, digits and hyphens, 1 to 63, beginning with a letter or digit.
@@ -64,6 +90,16 @@ pub fn name(field: &'static str, name: &str) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_locale_is_a_language_tag() {
+        for right in ["en", "en-GB", "en_GB", "zh-Hant-TW", "sr-Latn"] {
+            assert!(is_locale(right), "{right}");
+        }
+        for wrong in ["", "e", "english language", "en-", "-GB", "en--GB", "en<GB"] {
+            assert!(!is_locale(wrong), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_slug_is_lower_case_letters_digits_and_hyphens() {

@@ -17,6 +17,8 @@ pub enum Kind {
     Invitation,
     /// An admin's session in the console.
     Session,
+    /// One of the organisations to choose from at sign-in.
+    Choice,
 }
 
 impl Kind {
@@ -25,6 +27,7 @@ impl Kind {
             Self::ApiKey => "muster_",
             Self::Invitation => "invitation_",
             Self::Session => "session_",
+            Self::Choice => "choice_",
         }
     }
 }

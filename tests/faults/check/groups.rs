@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use muster_proto::feed::v1::ChangeKind;
 use muster_proto::group::v1::{Group as Message, GroupChange};
 
-use super::{ANSWER, I1, I3, I4, Joined, LEGAL, join, trace_of};
+use super::{ANSWER, I1, I3, I4, Joined, LEGAL, Origin, join};
 use crate::faults::cluster::PUBLIC_URL;
 use crate::faults::history::Record;
-use crate::model::{Doc, Expected, Group, Model, User};
+use crate::model::{Doc, Expected, Group, Model, Op, User};
 
 /// The users that there ever were, and those of them who were deleted.
 #[derive(Debug, Default)]
@@ -26,17 +26,18 @@ pub(crate) fn check(
     feed: &[GroupChange],
     people: &People,
     last: &[Message],
+    is_strict: bool,
     violations: &mut Vec<String>,
 ) {
-    let traces: Vec<String> =
-        feed.iter().map(|change| trace_of(change.metadata.as_ref()).to_owned()).collect();
-    let joined = join(records, &traces, violations);
+    let origins: Vec<Origin<'_>> =
+        feed.iter().map(|change| Origin::of(change.metadata.as_ref(), &change.group_id)).collect();
+    let joined = join(records, &origins, violations);
     let mut open: Vec<&Joined<'_>> = joined
         .iter()
         .filter(|one| one.changes.is_empty() && one.record.status().is_some())
         .collect();
 
-    let mut model = Model::new(&format!("{PUBLIC_URL}/scim/v2"), false);
+    let mut model = Model::new(&format!("{PUBLIC_URL}/scim/v2"), is_strict);
     // Members need be users; what else they are is no matter here.
     let user = |id: &String| User {
         id: id.clone(),
@@ -169,6 +170,17 @@ fn settle(
 
 /// Whether an answer that changed nothing is right in this state.
 fn is_right_here(model: &Model, record: &Record, people: &People) -> bool {
+    let is_right = |model: &Model| is_right_of_these(model, record, people);
+    if !model.refuses_unknown_members {
+        return is_right(model);
+    }
+    // Whether those who were deleted at some time were by then is not known here.
+    let mut without = model.clone();
+    without.users.retain(|user| !people.deleted.contains(&user.id));
+    is_right(model) || is_right(&without)
+}
+
+fn is_right_of_these(model: &Model, record: &Record, people: &People) -> bool {
     let mut asked = model.clone();
     let mut expected = asked.apply(&record.op, "");
     if expected.changed {
@@ -186,15 +198,15 @@ fn is_right_here(model: &Model, record: &Record, people: &People) -> bool {
 }
 
 fn group_id(record: &Record) -> Option<&str> {
-    use crate::model::Op;
     match &record.op {
-        Op::PutGroup { id, .. } | Op::PatchGroup { id, .. } => Some(id),
+        Op::PutGroup { .. } | Op::PatchGroup { .. } => record.op.subject(),
         _ => None,
     }
 }
 
 fn right(expected: &Expected, record: &Record) -> Result<(), String> {
-    record.status().map_or(Ok(()), |status| Model::compare(expected, status, record.body()))
+    let expected = record.expected(expected.clone());
+    record.status().map_or(Ok(()), |status| Model::compare(&expected, status, record.body()))
 }
 
 fn unexplained(one: &Joined<'_>) -> String {

@@ -21,10 +21,31 @@ pub(crate) const LEGAL: &str = "legal step (each change follows from the state a
 pub(crate) const ORDER: &str = "real time (what returned first is first in the feed)";
 pub(crate) const ANSWER: &str = "answer (right in some state between request and answer)";
 
-/// The trace id in a change's `traceparent`.
-pub(crate) fn trace_of(metadata: Option<&ChangeMetadata>) -> &str {
-    let traceparent = metadata.map_or("", |metadata| metadata.traceparent.as_str());
-    traceparent.split('-').nth(1).unwrap_or_default()
+/// What a change says of where it comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin<'c> {
+    /// The trace id of the request.
+    trace: &'c str,
+    /// The id of the user or group.
+    subject: &'c str,
+}
+
+impl<'c> Origin<'c> {
+    pub(crate) fn of(metadata: Option<&'c ChangeMetadata>, subject: &'c str) -> Self {
+        let traceparent = metadata.map_or("", |metadata| metadata.traceparent.as_str());
+        Self { trace: traceparent.split('-').nth(1).unwrap_or_default(), subject }
+    }
+
+    /// Which of the operations made the change: of a trace there are several where they were asked
+    /// for in bulk, each about somebody else.
+    fn find<'j, 'r>(&self, joined: &'j mut [Joined<'r>]) -> Option<&'j mut Joined<'r>> {
+        let of_trace = |one: &Joined<'_>| one.record.trace == self.trace;
+        let named = joined
+            .iter()
+            .position(|one| of_trace(one) && one.record.op.subject() == Some(self.subject));
+        let made = || joined.iter().position(|o| of_trace(o) && o.record.op.subject().is_none());
+        named.or_else(made).map(|at| &mut joined[at])
+    }
 }
 
 /// A request with what the feed says of it.
@@ -38,20 +59,20 @@ pub(crate) struct Joined<'r> {
     pub(crate) to: usize,
 }
 
-/// Joins requests to the changes of their feed, given by trace id in order of sequence, and checks
+/// Joins requests to the changes of their feed, given by origin in order of sequence, and checks
 /// what follows from the join alone: exactly one change each, in the order of real time.
 pub(crate) fn join<'r>(
     records: &'r [Record],
-    traces: &[String],
+    origins: &[Origin<'_>],
     violations: &mut Vec<String>,
 ) -> Vec<Joined<'r>> {
     let mut joined: Vec<Joined<'r>> = records
         .iter()
-        .map(|record| Joined { record, changes: Vec::new(), from: 0, to: traces.len() })
+        .map(|record| Joined { record, changes: Vec::new(), from: 0, to: origins.len() })
         .collect();
     joined.sort_by_key(|one| one.record.sent);
-    for (at, trace) in traces.iter().enumerate() {
-        if let Some(one) = joined.iter_mut().find(|one| one.record.trace == *trace) {
+    for (at, origin) in origins.iter().enumerate() {
+        if let Some(one) = origin.find(&mut joined) {
             one.changes.push(at + 1);
         }
     }
@@ -67,9 +88,9 @@ pub(crate) fn join<'r>(
     order(&mut joined, violations);
     // When a change happened that no request made is not known.
     let made = |at: usize| joined.iter().any(|one| one.changes.contains(&at));
-    let unmade: Vec<bool> = (0..=traces.len()).map(|at| !made(at)).collect();
+    let unmade: Vec<bool> = (0..=origins.len()).map(|at| !made(at)).collect();
     for one in &mut joined {
-        while one.to < traces.len() && unmade[one.to + 1] {
+        while one.to < origins.len() && unmade[one.to + 1] {
             one.to += 1;
         }
     }

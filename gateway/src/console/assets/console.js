@@ -27,13 +27,14 @@ async function copy(button) {
 
 // Says something to screen readers.
 function announce(text) {
-  let live = document.getElementById("live");
+  // What is outside of an open dialog is not read out.
+  const place = document.querySelector("dialog[open]") || document.body;
+  let live = place.querySelector(":scope > .live");
   if (!live) {
     live = document.createElement("div");
-    live.id = "live";
-    live.className = "visually-hidden";
+    live.className = "live visually-hidden";
     live.setAttribute("role", "status");
-    document.body.append(live);
+    place.append(live);
   }
   live.textContent = "";
   setTimeout(() => { live.textContent = text; }, 50);

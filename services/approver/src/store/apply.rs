@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_follower::{FollowedUser, Take};
-use muster_proto::approver::v1::Approver;
+use muster_proto::approver::v1::{Approver, ApproverState};
 use muster_runtime::clock;
 use muster_runtime::feed::{self, Kind, NewChange};
 use muster_runtime::id::{OrganisationId, Revision, UserId};
@@ -204,6 +204,14 @@ async fn lists(
     Ok(approver::batch_get(connection, organisation, users, hidden).await?.into_iter().collect())
 }
 
+/// How many approvers are declared, and how many of them are in force: what the feed keeps the
+/// totals of.
+fn counts(approvers: &[Approver]) -> (i64, i64) {
+    let in_force = approvers.iter().filter(|a| a.state() == ApproverState::InForce);
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    (count(approvers.len()), count(in_force.count()))
+}
+
 /// One change for each user whose approvers are not what they were.
 fn changes(
     concerned: &BTreeSet<UserId>,
@@ -219,14 +227,15 @@ fn changes(
         let list = |lists: &BTreeMap<UserId, Vec<Approver>>| lists.get(user).cloned();
         let (before, after) = (list(before).unwrap_or_default(), list(after).unwrap_or_default());
         if before != after {
+            let (before_counts, after_counts) = (counts(&before), counts(&after));
             changes.push(NewChange {
                 kind: Kind::Updated,
                 subject: user.uuid(),
                 revision: Revision(0),
                 before: Some(payload(&before)),
                 after: Some(payload(&after)),
-                total: 0,
-                active: 0,
+                total: after_counts.0 - before_counts.0,
+                active: after_counts.1 - before_counts.1,
             });
         }
     }

@@ -2,8 +2,9 @@
 
 use muster_proto::identity::v1::api_key_service_server::ApiKeyService;
 use muster_proto::identity::v1::{
-    ApiKey, AuthenticateApiKeyRequest, AuthenticateApiKeyResponse, CreateApiKeyRequest,
-    CreateApiKeyResponse, ListApiKeysRequest, ListApiKeysResponse, RevokeApiKeyRequest,
+    ApiKey, AuditAction, AuthenticateApiKeyRequest, AuthenticateApiKeyResponse,
+    CreateApiKeyRequest, CreateApiKeyResponse, ListApiKeysRequest, ListApiKeysResponse,
+    RevokeApiKeyRequest,
 };
 use muster_runtime::clock;
 use muster_runtime::grpc::database_status;
@@ -12,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::{actor, organisation_id, required};
 use crate::store::api_key as store;
+use crate::store::audit::{self, Event};
 use crate::{Error, Identity, organisation, secret};
 
 #[tonic::async_trait]
@@ -31,9 +33,22 @@ impl ApiKeyService for Identity {
             expires_at: key.expire_time.map(time_of).transpose()?,
             creator: actor(request.actor)?,
         };
+        let event = Event {
+            actor: key.creator.clone(),
+            action: AuditAction::ApiKeyCreated,
+            subject: key.label.clone(),
+            client_address: request.client_address,
+        };
         let key = self
             .database
-            .write(id, move |c| Box::pin(store::create(c, id, key, clock::now())))
+            .write(id, move |c| {
+                Box::pin(async move {
+                    let now = clock::now();
+                    let key = store::create(c, id, key, now).await?;
+                    audit::add(c, id, event, now).await?;
+                    Ok::<_, Error>(key)
+                })
+            })
             .await?;
         Ok(Response::new(CreateApiKeyResponse { api_key: Some(key), secret }))
     }
@@ -54,10 +69,18 @@ impl ApiKeyService for Identity {
         let request = request.into_inner();
         let organisation = organisation_id(&request.organisation_id)?;
         let id = request.id.parse().map_err(|_| Error::NotFound("API key"))?;
+        let (actor, client_address) = (actor(request.actor)?, request.client_address);
         let key = self
             .database
             .write(organisation, move |c| {
-                Box::pin(store::revoke(c, organisation, id, clock::now()))
+                Box::pin(async move {
+                    let (action, now) = (AuditAction::ApiKeyRevoked, clock::now());
+                    let key = store::revoke(c, organisation, id, now).await?;
+                    let subject = key.label.clone();
+                    let event = Event { actor, action, subject, client_address };
+                    audit::add(c, organisation, event, now).await?;
+                    Ok::<_, Error>(key)
+                })
             })
             .await?;
         Ok(Response::new(key))

@@ -2,11 +2,14 @@
 
 mod admin;
 mod api_key;
+mod audit;
 mod import;
 mod organisation;
+mod provisioning_log;
 mod report;
 mod search;
 mod session;
+mod sign_in;
 mod user;
 
 use muster_runtime::feed::Actor;

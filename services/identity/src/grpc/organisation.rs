@@ -3,14 +3,15 @@
 use muster_proto::identity::v1::get_organisation_request::Key;
 use muster_proto::identity::v1::organisation_service_server::OrganisationService;
 use muster_proto::identity::v1::{
-    CreateOrganisationRequest, GetOrganisationRequest, ListOrganisationsRequest,
+    AuditAction, CreateOrganisationRequest, GetOrganisationRequest, ListOrganisationsRequest,
     ListOrganisationsResponse, Organisation, UpdateOrganisationRequest,
 };
 use muster_runtime::clock;
 use muster_runtime::id::OrganisationId;
 use tonic::{Request, Response, Status};
 
-use super::{organisation_id, page_size, required};
+use super::{actor, organisation_id, page_size, required};
+use crate::store::audit::{self, Event};
 use crate::store::organisation as store;
 use crate::{Error, Identity, organisation};
 
@@ -77,11 +78,26 @@ impl OrganisationService for Identity {
         &self,
         request: Request<UpdateOrganisationRequest>,
     ) -> Result<Response<Organisation>, Status> {
-        let organisation = required("organisation", request.into_inner().organisation)?;
+        let request = request.into_inner();
+        let organisation = required("organisation", request.organisation)?;
         let id = organisation_id(&organisation.id)?;
         let organisation = organisation::checked(organisation)?;
-        let updated =
-            self.database.write(id, move |c| Box::pin(store::update(c, id, organisation))).await?;
+        let event = Event {
+            actor: actor(request.actor)?,
+            action: AuditAction::SettingsChanged,
+            subject: organisation.display_name.clone(),
+            client_address: request.client_address,
+        };
+        let updated = self
+            .database
+            .write(id, move |c| {
+                Box::pin(async move {
+                    let updated = store::update(c, id, organisation).await?;
+                    audit::add(c, id, event, clock::now()).await?;
+                    Ok::<_, Error>(updated)
+                })
+            })
+            .await?;
         Ok(Response::new(updated))
     }
 }

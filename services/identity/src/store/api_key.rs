@@ -19,6 +19,7 @@ struct Row {
     creator: String,
     expires_at: Option<OffsetDateTime>,
     revoked_at: Option<OffsetDateTime>,
+    first_used_at: Option<OffsetDateTime>,
     last_used_at: Option<OffsetDateTime>,
 }
 
@@ -34,6 +35,7 @@ impl From<Row> for ApiKey {
             expire_time: row.expires_at.map(timestamp),
             revoke_time: row.revoked_at.map(timestamp),
             last_use_time: row.last_used_at.map(timestamp),
+            first_use_time: row.first_used_at.map(timestamp),
         }
     }
 }
@@ -62,7 +64,7 @@ pub(crate) async fn create(
              FROM identity.organisation WHERE organisation_id = $1
            RETURNING organisation_id AS "organisation_id: OrganisationId",
                      api_key_id AS "api_key_id: ApiKeyId", prefix, label, created_at, creator,
-                     expires_at, revoked_at, last_used_at"#,
+                     expires_at, revoked_at, first_used_at, last_used_at"#,
         organisation as OrganisationId,
         ApiKeyId::new() as ApiKeyId,
         &key.hash[..],
@@ -86,7 +88,7 @@ pub(crate) async fn list(
         Row,
         r#"SELECT organisation_id AS "organisation_id: OrganisationId",
                   api_key_id AS "api_key_id: ApiKeyId", prefix, label, created_at, creator,
-                  expires_at, revoked_at, last_used_at
+                  expires_at, revoked_at, first_used_at, last_used_at
              FROM identity.api_key WHERE organisation_id = $1 ORDER BY api_key_id LIMIT 1000"#,
         organisation as OrganisationId,
     )
@@ -108,7 +110,7 @@ pub(crate) async fn revoke(
             WHERE organisation_id = $1 AND api_key_id = $2
            RETURNING organisation_id AS "organisation_id: OrganisationId",
                      api_key_id AS "api_key_id: ApiKeyId", prefix, label, created_at, creator,
-                     expires_at, revoked_at, last_used_at"#,
+                     expires_at, revoked_at, first_used_at, last_used_at"#,
         organisation as OrganisationId,
         id as ApiKeyId,
         now,
@@ -130,7 +132,7 @@ pub(crate) async fn authenticate(
     let row = sqlx::query!(
         r#"SELECT k.api_key_id AS "api_key_id: ApiKeyId", k.prefix, k.label,
                   k.created_at AS key_created_at, k.creator, k.expires_at, k.revoked_at,
-                  k.last_used_at, o.organisation_id AS "organisation_id: OrganisationId", o.slug,
+                  k.first_used_at, k.last_used_at, o.organisation_id AS "organisation_id: OrganisationId", o.slug,
                   o.display_name, o.default_locale, o.unknown_members, o.custom_field_1_name,
                   o.custom_field_2_name, o.custom_field_3_name, o.suspended, o.created_at
              FROM identity.api_key AS k
@@ -142,9 +144,11 @@ pub(crate) async fn authenticate(
         &hash[..],
         now,
     )
-    .fetch_optional(connection)
-    .await?
-    .ok_or(Error::Unauthenticated)?;
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else {
+        return Err(refused(connection, organisation, hash).await?);
+    };
     let stale = row.last_used_at.is_none_or(|used| now - used > time::Duration::minutes(1));
     let key = Row {
         organisation_id: row.organisation_id,
@@ -155,6 +159,7 @@ pub(crate) async fn authenticate(
         creator: row.creator,
         expires_at: row.expires_at,
         revoked_at: row.revoked_at,
+        first_used_at: row.first_used_at,
         last_used_at: row.last_used_at,
     };
     let organisation = organisation::Row {
@@ -172,6 +177,24 @@ pub(crate) async fn authenticate(
     Ok((key.into(), organisation.into(), stale))
 }
 
+/// Why a key may not be used: whose it is, where it is anybody's.
+async fn refused(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    hash: Hash,
+) -> Result<Error, sqlx::Error> {
+    let id = sqlx::query_scalar!(
+        r#"SELECT api_key_id AS "api_key_id: ApiKeyId"
+             FROM identity.api_key
+            WHERE organisation_id = $1 AND secret_hash = $2"#,
+        organisation as OrganisationId,
+        &hash[..],
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(id.map_or(Error::Unauthenticated, |api_key| Error::KeyRefused { organisation, api_key }))
+}
+
 /// Notes a key's use.
 pub(crate) async fn used(
     connection: &mut PgConnection,
@@ -180,7 +203,9 @@ pub(crate) async fn used(
     now: OffsetDateTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE identity.api_key SET last_used_at = greatest(last_used_at, $3)
+        "UPDATE identity.api_key
+            SET first_used_at = coalesce(first_used_at, $3),
+                last_used_at = greatest(last_used_at, $3)
           WHERE organisation_id = $1 AND secret_hash = $2",
         organisation as OrganisationId,
         &hash[..],

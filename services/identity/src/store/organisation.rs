@@ -117,6 +117,24 @@ pub(crate) async fn get_by_slug(
     .ok_or(Error::NotFound("organisation"))
 }
 
+/// The ids of those after `after`.
+pub(crate) async fn ids(
+    connection: &mut PgConnection,
+    after: Option<OrganisationId>,
+    limit: i64,
+) -> Result<Vec<OrganisationId>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT organisation_id AS "organisation_id: OrganisationId"
+             FROM identity.organisation
+            WHERE $1::uuid IS NULL OR organisation_id > $1
+            ORDER BY organisation_id LIMIT $2"#,
+        after as Option<OrganisationId>,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+}
+
 /// Those after `after`, by id.
 pub(crate) async fn list(
     connection: &mut PgConnection,

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::organisation;
+use super::sign_in::Account;
 use crate::Error;
 use crate::secret::Hash;
 use crate::session::{IDLE, LONGEST};
@@ -22,6 +23,7 @@ pub(crate) async fn authenticate(
     let row = sqlx::query!(
         r#"SELECT s.used_at, a.admin_id AS "admin_id: AdminId", a.email,
                   a.display_name AS admin_name, a.created_at AS admin_created_at,
+                  a.password_hash IS NOT NULL AS "has_password!", a.last_signed_in_at,
                   o.organisation_id AS "organisation_id: OrganisationId", o.slug, o.display_name,
                   o.default_locale, o.unknown_members, o.custom_field_1_name,
                   o.custom_field_2_name, o.custom_field_3_name, o.suspended, o.created_at
@@ -46,6 +48,8 @@ pub(crate) async fn authenticate(
         email: row.email,
         display_name: row.admin_name,
         create_time: Some(timestamp(row.admin_created_at)),
+        has_password: row.has_password,
+        last_sign_in_time: row.last_signed_in_at.map(timestamp),
     };
     let organisation = organisation::Row {
         organisation_id: row.organisation_id,
@@ -81,18 +85,71 @@ pub(crate) async fn used(
     .map(drop)
 }
 
-/// Ends a session.
-pub(crate) async fn delete(
+/// Begins a session, and forgets the admin's that have ended.
+pub(crate) async fn begin(
+    connection: &mut PgConnection,
+    account: Account,
+    hash: Hash,
+    now: OffsetDateTime,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "DELETE FROM identity.session
+          WHERE organisation_id = $1 AND admin_id = $2 AND (used_at <= $3 OR created_at <= $4)",
+        account.organisation as OrganisationId,
+        account.admin as AdminId,
+        now - IDLE,
+        now - LONGEST,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO identity.session
+                (organisation_id, secret_hash, admin_id, created_at, used_at)
+         VALUES ($1, $2, $3, $4, $4)",
+        account.organisation as OrganisationId,
+        &hash[..],
+        account.admin as AdminId,
+        now,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "UPDATE identity.admin SET last_signed_in_at = $3
+          WHERE organisation_id = $1 AND admin_id = $2",
+        account.organisation as OrganisationId,
+        account.admin as AdminId,
+        now,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Ends a session; whose it was, where there was one.
+pub(crate) async fn end(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     hash: Hash,
-) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "DELETE FROM identity.session WHERE organisation_id = $1 AND secret_hash = $2",
+) -> Result<Option<AdminId>, Error> {
+    let admin = sqlx::query_scalar!(
+        r#"DELETE FROM identity.session WHERE organisation_id = $1 AND secret_hash = $2
+           RETURNING admin_id AS "admin_id: AdminId""#,
         organisation as OrganisationId,
         &hash[..],
     )
+    .fetch_optional(connection)
+    .await?;
+    Ok(admin)
+}
+
+/// Ends every session of an admin.
+pub(crate) async fn end_all(connection: &mut PgConnection, account: Account) -> Result<(), Error> {
+    sqlx::query!(
+        "DELETE FROM identity.session WHERE organisation_id = $1 AND admin_id = $2",
+        account.organisation as OrganisationId,
+        account.admin as AdminId,
+    )
     .execute(connection)
-    .await
-    .map(drop)
+    .await?;
+    Ok(())
 }

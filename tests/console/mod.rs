@@ -1,0 +1,5 @@
+//! The console and the documentation in a real browser.
+
+mod chromium;
+mod pages;
+mod walk;
