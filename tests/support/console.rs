@@ -14,7 +14,6 @@ pub(crate) struct Console {
     client: ScimClient,
     cookie: String,
     csrf: String,
-    pub(crate) admin_id: String,
 }
 
 impl Console {
@@ -23,7 +22,8 @@ impl Console {
         let organisation = &tenant.id;
         let secret = secret::generate(secret::Kind::Session, organisation.parse().unwrap());
         let hash = secret::hash(&secret);
-        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash: Vec<String> = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hash.concat();
         let admin_id = uuid::Uuid::now_v7().to_string();
         run_sql(
             &system.database_url("postgres"),
@@ -42,12 +42,11 @@ impl Console {
             client: ScimClient::new(base, "none").unwrap(),
             cookie: format!("muster={secret}"),
             csrf: String::new(),
-            admin_id,
         };
         let page = this.get("/admin").await;
         assert_eq!(page.status, 200, "{}", page.text);
         let (_, rest) = page.text.split_once("name=\"csrf\" value=\"").unwrap();
-        this.csrf = rest.split('"').next().unwrap().to_owned();
+        rest.split('"').next().unwrap().clone_into(&mut this.csrf);
         this
     }
 
@@ -73,10 +72,10 @@ impl Console {
     /// Sends a form.
     pub(crate) async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-        let mut form = format!("csrf={}", encode(&self.csrf));
-        for (name, value) in fields {
-            form += &format!("&{}={}", encode(name), encode(value));
-        }
+        let csrf = [("csrf", self.csrf.as_str())];
+        let fields = csrf.iter().chain(fields);
+        let pairs = fields.map(|(name, value)| format!("{}={}", encode(name), encode(value)));
+        let form = pairs.collect::<Vec<_>>().join("&");
         let kind = "application/x-www-form-urlencoded";
         self.send(Method::POST, path, kind, Some(Bytes::from(form))).await
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, header};
 use muster_proto::approver::v1::ApproverState;
+use muster_proto::identity::v1::AuditAction;
 
 use super::frame::Problem;
 use super::groups::{self, Asked};
@@ -88,6 +89,7 @@ async fn people(
     let header = header.chain(others.into_iter().map(str::to_owned)).collect();
     let organisation = signed.organisation_id().to_owned();
     let criteria = Criteria { page: String::new(), ..criteria };
+    signed.record(&gateway, AuditAction::Exported, "people").await?;
     // The first page is read before anything is sent, so that what fails is a page.
     let (mut first, next) = page_of_people(&gateway, &organisation, criteria.clone()).await?;
     let mut bytes = start(header);
@@ -166,6 +168,7 @@ async fn all_groups(
     let header = ["name", "members", "external id", "source", "id"].map(str::to_owned).to_vec();
     let organisation = signed.organisation_id().to_owned();
     let asked = Asked { after: String::new(), ..asked };
+    signed.record(&gateway, AuditAction::Exported, "groups").await?;
     let (mut first, next) = page_of_groups(&gateway, &organisation, asked.clone()).await?;
     let mut bytes = start(header);
     bytes.append(&mut first);
