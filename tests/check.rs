@@ -81,6 +81,7 @@ async fn what_does_not_fit_together_is_found_and_mended() {
     assert!(told.contains(&format!("has the member {ghost}, who is no user")), "{told}");
     assert!(told.contains(&format!("the user {ann} has declared approvers")), "{told}");
     assert!(told.contains(&format!("knows something else of the user {bo}")), "{told}");
+    assert!(told.contains("has 2 members, but says 1"), "{told}");
     assert!(told.contains("2 users can be listed, but lists say 3"), "{told}");
 
     let output = check(system, organisation, &["--repair"]).await;

@@ -24,6 +24,14 @@ pub(super) fn differences(known: &Known) -> BTreeSet<String> {
     totals("users", known.users.list.len(), known.users.total, &mut found);
     totals("groups", known.groups.list.len(), known.groups.total, &mut found);
     for group in &known.groups.list {
+        if i64::try_from(group.member_ids.len()) != Ok(group.member_count) {
+            found.insert(format!(
+                "the group {} has {} members, but says {}",
+                group.id,
+                group.member_ids.len(),
+                group.member_count
+            ));
+        }
         for member in group.member_ids.iter().filter(|id| !users.contains_key(id.as_str())) {
             found.insert(format!("the group {} has the member {member}, who is no user", group.id));
         }

@@ -9,6 +9,7 @@ use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::audit_service_client::AuditServiceClient;
 use muster_proto::identity::v1::import_service_client::ImportServiceClient;
 use muster_proto::identity::v1::provisioning_log_service_client::ProvisioningLogServiceClient;
+use muster_proto::identity::v1::report_service_client::ReportServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_runtime::transport::Transport;
 use tonic::{Response, Status};
@@ -170,6 +171,15 @@ pub(super) fn all(here: &Here) -> Vec<Call> {
     ));
     calls.extend(provisioning_log(here));
     calls.extend(imports(here));
+    calls.extend(of!(
+        "muster.identity.v1.ReportService",
+        ReportServiceClient::new(here.identity.clone()),
+        {
+            "GetHeadCounts" => |c, s| c.get_head_counts(GetHeadCountsRequest {
+                organisation_id: organisation(&s),
+            });
+        }
+    ));
     calls
 }
 

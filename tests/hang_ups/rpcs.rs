@@ -262,6 +262,12 @@ fn groups(here: &Here) -> Vec<Call> {
                 user_ids: vec![s.user.id],
             })
         };
+        "BatchCountInactiveMembers" => |c, s| {
+            c.batch_count_inactive_members(BatchCountInactiveMembersRequest {
+                organisation_id: organisation(&s),
+                group_ids: vec![s.group.id],
+            })
+        };
         "ListUsersInGroups" => |c, s| c.list_users_in_groups(ListUsersInGroupsRequest {
             organisation_id: organisation(&s),
             ..ListUsersInGroupsRequest::default()

@@ -14,15 +14,18 @@ use crate::root;
 const MARK: &str =
     "<!-- From here on written by `cargo xtask docs`, from the comments in proto/. -->\n";
 
-/// The contracts that callers see, in the order of the reference.
-const FILES: [&str; 9] = [
+/// The contracts, in the order of the reference.
+const FILES: [&str; 12] = [
     "muster/identity/v1/user.proto",
     "muster/group/v1/group.proto",
     "muster/approver/v1/approver.proto",
     "muster/identity/v1/organisation.proto",
     "muster/identity/v1/admin.proto",
     "muster/identity/v1/audit.proto",
+    "muster/identity/v1/session.proto",
     "muster/identity/v1/provisioning_log.proto",
+    "muster/identity/v1/import.proto",
+    "muster/identity/v1/report.proto",
     "muster/feed/v1/feed.proto",
     "muster/filter/v1/filter.proto",
 ];

@@ -312,7 +312,7 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-/// Counts the groups anew; whether the totals were others.
+/// Counts the groups and their members anew; whether the totals were others.
 pub(crate) async fn recount(
     connection: &mut PgConnection,
     organisation: OrganisationId,
@@ -327,7 +327,31 @@ pub(crate) async fn recount(
         // Groups are not active or inactive.
         Ok((total, 0))
     };
-    Ok(feed::recount(connection, organisation, count).await?)
+    // Those are locked first, so that nobody comes or goes while they are counted.
+    let wrong = sqlx::query_scalar!(
+        r#"SELECT group_id AS "group_id: GroupId"
+             FROM groups.groups AS g
+            WHERE organisation_id = $1
+              AND member_count <> (SELECT count(*) FROM groups.membership AS m
+                                    WHERE m.organisation_id = $1 AND m.group_id = g.group_id)
+            ORDER BY group_id
+              FOR UPDATE"#,
+        organisation as OrganisationId,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mended = sqlx::query!(
+        "UPDATE groups.groups AS g
+            SET member_count = (SELECT count(*) FROM groups.membership AS m
+                                 WHERE m.organisation_id = $1 AND m.group_id = g.group_id)
+          WHERE organisation_id = $1 AND group_id = ANY ($2)",
+        organisation as OrganisationId,
+        wrong as Vec<GroupId>,
+    )
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    Ok(feed::recount(connection, organisation, count).await? || mended > 0)
 }
 
 /// Those that exist, by id.
