@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, header};
 use muster_proto::approver::v1::ApproverState;
+use muster_proto::identity::v1::AuditAction;
 
 use super::frame::Problem;
 use super::groups::{self, Asked};
@@ -90,6 +91,7 @@ async fn people(
     let criteria = Criteria { page: String::new(), ..criteria };
     // The first page is read before anything is sent, so that what fails is a page.
     let (mut first, next) = page_of_people(&gateway, &organisation, criteria.clone()).await?;
+    signed.record(&gateway, AuditAction::Exported, "People").await?;
     let mut bytes = start(header);
     bytes.append(&mut first);
     let rest = stream::try_unfold(next, move |next| {
@@ -167,6 +169,7 @@ async fn all_groups(
     let organisation = signed.organisation_id().to_owned();
     let asked = Asked { after: String::new(), ..asked };
     let (mut first, next) = page_of_groups(&gateway, &organisation, asked.clone()).await?;
+    signed.record(&gateway, AuditAction::Exported, "Groups").await?;
     let mut bytes = start(header);
     bytes.append(&mut first);
     let rest = stream::try_unfold(next, move |next| {
