@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use prost::Message as _;
 use prost_types::field_descriptor_proto::Label;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "muster/feed/v1/feed.proto",
     "muster/filter/v1/filter.proto",
     "muster/identity/v1/admin.proto",
@@ -15,6 +15,7 @@ const FILES: [&str; 11] = [
     "muster/identity/v1/session.proto",
     "muster/identity/v1/user.proto",
     "muster/identity/v1/import.proto",
+    "muster/identity/v1/report.proto",
     "muster/group/v1/group.proto",
     "muster/approver/v1/approver.proto",
 ];

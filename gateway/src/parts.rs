@@ -11,6 +11,7 @@ use muster_proto::identity::v1::audit_service_client::AuditServiceClient;
 use muster_proto::identity::v1::import_service_client::ImportServiceClient;
 use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
 use muster_proto::identity::v1::provisioning_log_service_client::ProvisioningLogServiceClient;
+use muster_proto::identity::v1::report_service_client::ReportServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_runtime::deadline;
@@ -35,6 +36,8 @@ pub struct Parts {
     pub provisioning_log: ProvisioningLogServiceClient<Transport>,
     /// Imports of people, in identity.
     pub imports: ImportServiceClient<Transport>,
+    /// Reports on users, in identity.
+    pub reports: ReportServiceClient<Transport>,
     /// Sessions in the console, in identity.
     pub sessions: SessionServiceClient<Transport>,
     /// Users, in identity.
@@ -57,6 +60,7 @@ impl Parts {
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
             imports: ImportServiceClient::new(config.identity.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            reports: ReportServiceClient::new(config.identity.clone()),
             sessions: SessionServiceClient::new(config.identity.clone()),
             users: UserServiceClient::new(config.identity)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),

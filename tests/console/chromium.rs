@@ -1,7 +1,6 @@
 //! A real browser: Chromium, driven as a person would.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -119,11 +118,6 @@ impl Chromium {
         }
     }
 
-    /// Whether there is such an element now.
-    pub(crate) async fn has(&self, css: &str) -> bool {
-        !self.client.find_all(Locator::Css(css)).await.unwrap().is_empty()
-    }
-
     /// All that can be read on the page.
     pub(crate) async fn text(&self) -> String {
         let script = "return document.body ? document.body.innerText : ''";
@@ -180,11 +174,6 @@ impl Chromium {
         field.send_keys(text).await.unwrap();
     }
 
-    /// Chooses a file in the field of a label.
-    pub(crate) async fn choose_file(&self, label: &str, path: &Path) {
-        self.field(label).await.send_keys(path.to_str().unwrap()).await.unwrap();
-    }
-
     /// The field that a label names, found as assistive technology does.
     pub(crate) async fn field(&self, label: &str) -> Element {
         let words = xpath_text(label);
@@ -227,16 +216,21 @@ impl Chromium {
         let height = self.run(script, vec![]).await;
         let width = if look == Look::Phone { 390 } else { 1280 };
         let clip = json!({"x": 0, "y": 0, "width": width, "height": height, "scale": 1});
-        let taken = self
-            .devtools(
-                "Page.captureScreenshot",
-                json!({"format": "png", "captureBeyondViewport": true, "clip": clip}),
-            )
-            .await;
+        let whole = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
+        self.capture(&format!("{name}-{}", look.name()), whole).await;
+    }
+
+    /// Leaves a picture of what is on screen, for the README.
+    pub(crate) async fn screen(&self, name: &str) {
+        self.capture(name, json!({"format": "png"})).await;
+    }
+
+    async fn capture(&self, name: &str, how: Value) {
+        let taken = self.devtools("Page.captureScreenshot", how).await;
         let folder = target().join("screenshots");
         std::fs::create_dir_all(&folder).unwrap();
         let bytes = STANDARD.decode(taken["data"].as_str().unwrap()).unwrap();
-        std::fs::write(folder.join(format!("{name}-{}.png", look.name())), bytes).unwrap();
+        std::fs::write(folder.join(format!("{name}.png")), bytes).unwrap();
     }
 
     /// What axe-core finds wrong with the page, a line each.
@@ -286,10 +280,6 @@ impl Chromium {
             Err(error) if error.is_no_such_cookie() => None,
             Err(error) => panic!("{error}"),
         }
-    }
-
-    pub(crate) async fn forget_cookies(&self) {
-        self.client.delete_all_cookies().await.unwrap();
     }
 }
 

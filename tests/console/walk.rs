@@ -9,7 +9,7 @@ use muster::rehearsal::{self, Dialect, Report};
 use muster::scim_client::{ScimClient, query};
 use serde_json::json;
 
-use super::chromium::Chromium;
+use super::chromium::{Chromium, Look};
 use super::pages::{Pages, look_at};
 use crate::support::process::MUSTER;
 use crate::support::system::{System, together};
@@ -140,7 +140,9 @@ async fn an_admin_connects_okta_by_what_the_screen_says() {
     let failed: Vec<_> = report.steps.iter().filter(|step| !step.passed()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     browser.says("Okta speaks PUT").await;
+    browser.says("groups in Muster").await;
     look_at(&browser, &mut pages, "set-up-done").await;
+    browser.screen("readme-set-up").await;
 
     person_whose_address_does_not_match(system, &browser, &mut pages, &token).await;
     groups(system, &browser, &mut pages, &token).await;
@@ -164,6 +166,7 @@ async fn person_whose_address_does_not_match(
     };
     browser.click("People").await;
     look_at(browser, pages, "people").await;
+    browser.screen("readme-people").await;
     browser.click("Add a person").await;
     browser.fill("First name", "Ivy").await;
     browser.fill("Last name", "Moss").await;
@@ -216,6 +219,9 @@ async fn log(browser: &Chromium, pages: &mut Pages) {
     browser.click("Provisioning log").await;
     browser.says("Okta").await;
     look_at(browser, pages, "log").await;
+    browser.look(Look::Dark).await;
+    browser.screen("readme-log").await;
+    browser.look(Look::Light).await;
     let first = browser.find("main table tbody a").await;
     first.click().await.unwrap();
     browser.says("Trace").await;

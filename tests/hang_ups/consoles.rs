@@ -158,6 +158,7 @@ pub(super) fn all(here: &Here) -> Vec<Call> {
                 event: Some(AuditEvent {
                     organisation_id: organisation(&s),
                     action: AuditAction::Exported.into(),
+                    subject: "People".into(),
                     ..AuditEvent::default()
                 }),
             });

@@ -157,7 +157,7 @@ async fn start(
     };
     match gateway.parts.imports.clone().start_import(request).await {
         Ok(import) => {
-            signed.record(&gateway, AuditAction::Imported, "People").await?;
+            signed.record(&gateway, AuditAction::Imported, "people").await?;
             let address = format!("/admin/people/import/{}", import.into_inner().id);
             Ok(Redirect::to(&address).into_response())
         }

@@ -89,9 +89,9 @@ async fn people(
     let header = header.chain(others.into_iter().map(str::to_owned)).collect();
     let organisation = signed.organisation_id().to_owned();
     let criteria = Criteria { page: String::new(), ..criteria };
+    signed.record(&gateway, AuditAction::Exported, "people").await?;
     // The first page is read before anything is sent, so that what fails is a page.
     let (mut first, next) = page_of_people(&gateway, &organisation, criteria.clone()).await?;
-    signed.record(&gateway, AuditAction::Exported, "People").await?;
     let mut bytes = start(header);
     bytes.append(&mut first);
     let rest = stream::try_unfold(next, move |next| {
@@ -168,8 +168,8 @@ async fn all_groups(
     let header = ["name", "members", "external id", "source", "id"].map(str::to_owned).to_vec();
     let organisation = signed.organisation_id().to_owned();
     let asked = Asked { after: String::new(), ..asked };
+    signed.record(&gateway, AuditAction::Exported, "groups").await?;
     let (mut first, next) = page_of_groups(&gateway, &organisation, asked.clone()).await?;
-    signed.record(&gateway, AuditAction::Exported, "Groups").await?;
     let mut bytes = start(header);
     bytes.append(&mut first);
     let rest = stream::try_unfold(next, move |next| {

@@ -64,6 +64,7 @@ mod moment;
 mod oidc;
 mod people;
 mod person;
+mod reports;
 mod session;
 mod set_up;
 mod settings;
@@ -94,6 +95,7 @@ pub(crate) fn routes(gateway: &Gateway) -> Router<Gateway> {
         .merge(group::routes())
         .merge(csv_import::routes())
         .merge(csv_out::routes())
+        .merge(reports::routes())
         .merge(session::routes())
         .merge(settings::routes())
         .layer(from_fn_with_state(gateway.clone(), csrf::need_token));

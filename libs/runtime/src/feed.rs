@@ -272,27 +272,72 @@ pub async fn append(
     insert(connection, organisation, actor, written_at, changes).await
 }
 
-/// Appends more changes than should be held in memory at once, in batches, under one lock; `next`
-/// gives them, and none at the end. As with [`append`], nothing comes after it in the transaction
-/// that can wait or fail.
-pub async fn append_batches(
+/// Changes that the transaction has kept in a table of the service's, since they are too many to
+/// hold in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Selects them for the organisation `$1` and `of` `$2`: `position` (1, 2, 3, …), `change_id`,
+    /// `kind`, `subject_id`, `revision`, `before`, `after`, `total` and `active`.
+    pub source: &'static str,
+    /// Which of them.
+    pub of: Uuid,
+    /// How many there are.
+    pub count: i64,
+}
+
+/// How many kept changes one statement appends.
+const KEPT_BATCH: i64 = 5_000;
+
+/// Appends kept changes: under one lock, and without a look at what they hold, so that the lock is
+/// short. As with [`append`], nothing comes after it in the transaction that can wait or fail.
+pub async fn append_kept(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     actor: &Actor,
     written_at: OffsetDateTime,
-    mut next: impl for<'c> FnMut(
-        &'c mut PgConnection,
-    ) -> crate::BoxFuture<'c, Result<Vec<NewChange>, sqlx::Error>>,
+    kept: Kept,
 ) -> Result<(), sqlx::Error> {
     appends_once()?;
-    lock(connection, organisation).await?;
-    loop {
-        let changes = next(connection).await?;
-        if changes.is_empty() {
-            return Ok(());
-        }
-        insert(connection, organisation, actor, written_at, &changes).await?;
+    if kept.count == 0 {
+        return Ok(());
     }
+    lock(connection, organisation).await?;
+    let statement = format!(
+        "INSERT INTO change (organisation_id, sequence, change_id, written_at, kind, subject_id,
+                             revision, before, after, actor, traceparent, total, active)
+         SELECT $1, $8 + n.position - $6, n.change_id, $3, n.kind, n.subject_id, n.revision,
+                n.before, n.after, $4, $5, $9 + sum(n.total) OVER (ORDER BY n.position),
+                $10 + sum(n.active) OVER (ORDER BY n.position)
+           FROM ({}) AS n
+          WHERE n.position > $6 AND n.position <= $7",
+        kept.source
+    );
+    let mut appended = 0;
+    while appended < kept.count {
+        // Read before, not joined: a join would look at it once a row.
+        let last = head(connection, organisation).await?;
+        // The text is a constant of the service's, nothing that came from outside.
+        let inserted = sqlx::query(sqlx::AssertSqlSafe(statement.clone()))
+            .bind(organisation)
+            .bind(kept.of)
+            .bind(written_at)
+            .bind(actor.to_column())
+            .bind(telemetry::traceparent())
+            .bind(appended)
+            .bind(appended + KEPT_BATCH)
+            .bind(last.position.sequence)
+            .bind(last.total)
+            .bind(last.active)
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+        let expected = KEPT_BATCH.min(kept.count - appended);
+        if i64::try_from(inserted) != Ok(expected) {
+            return Err(broken("kept changes are as many as were kept"));
+        }
+        appended += expected;
+    }
+    Ok(())
 }
 
 /// Notes that the transaction appends; what it had appended before stood without the lock.

@@ -5,7 +5,8 @@ mod field;
 use muster_proto::group::v1::group_service_server::GroupService;
 use muster_proto::group::v1::update_group_request::{ExternalIdChange, Members as MembersChange};
 use muster_proto::group::v1::{
-    AwaitUserRequest, AwaitUserResponse, BatchGetGroupsRequest, BatchGetGroupsResponse,
+    AwaitUserRequest, AwaitUserResponse, BatchCountInactiveMembersRequest,
+    BatchCountInactiveMembersResponse, BatchGetGroupsRequest, BatchGetGroupsResponse,
     BatchListGroupsOfUsersRequest, BatchListGroupsOfUsersResponse, CreateGroupRequest,
     CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, GetGroupRequest, Group,
     GroupView, ListChangesRequest, ListChangesResponse, ListGroupsRequest, ListGroupsResponse,
@@ -229,6 +230,22 @@ impl GroupService for Groups {
         Ok(Response::new(ListMembersResponse { user_ids, next_page_token }))
     }
 
+    async fn batch_count_inactive_members(
+        &self,
+        request: Request<BatchCountInactiveMembersRequest>,
+    ) -> Result<Response<BatchCountInactiveMembersResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        at_most("group_ids", request.group_ids.len(), 1_000)?;
+        let ids: Vec<GroupId> = request.group_ids.iter().filter_map(|id| id.parse().ok()).collect();
+        let groups = self
+            .database
+            .read(organisation, move |c| Box::pin(membership::inactive(c, organisation, ids)))
+            .await
+            .map_err(Error::Database)?;
+        Ok(Response::new(BatchCountInactiveMembersResponse { groups }))
+    }
+
     async fn batch_list_groups_of_users(
         &self,
         request: Request<BatchListGroupsOfUsersRequest>,
@@ -371,12 +388,14 @@ impl Groups {
                 ids_only: true,
             };
             let answer = self.users.clone().batch_get_users(request).await;
-            let known: Vec<(UserId, Revision)> = answer
+            let known: Vec<(UserId, Revision, bool)> = answer
                 .map_err(Error::Identity)?
                 .into_inner()
                 .users
                 .iter()
-                .filter_map(|user| Some((user.id.parse().ok()?, Revision(user.revision))))
+                .filter_map(|user| {
+                    Some((user.id.parse().ok()?, Revision(user.revision), user.active()))
+                })
                 .collect();
             self.database
                 .write(organisation, move |c| Box::pin(person::seen(c, organisation, known)))

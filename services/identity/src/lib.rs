@@ -20,6 +20,7 @@ use muster_proto::identity::v1::audit_service_server::AuditServiceServer;
 use muster_proto::identity::v1::import_service_server::ImportServiceServer;
 use muster_proto::identity::v1::organisation_service_server::OrganisationServiceServer;
 use muster_proto::identity::v1::provisioning_log_service_server::ProvisioningLogServiceServer;
+use muster_proto::identity::v1::report_service_server::ReportServiceServer;
 use muster_proto::identity::v1::session_service_server::SessionServiceServer;
 use muster_proto::identity::v1::user_service_server::UserServiceServer;
 use muster_runtime::feed::{self, Feed};
@@ -47,6 +48,7 @@ pub const SERVICES: &[&str] = &[
     "muster.identity.v1.SessionService",
     "muster.identity.v1.UserService",
     "muster.identity.v1.ImportService",
+    "muster.identity.v1.ReportService",
 ];
 
 /// What the service's RPCs share.
@@ -78,6 +80,7 @@ pub async fn start(
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
         .add_service(SessionServiceServer::new(identity.clone()))
+        .add_service(ReportServiceServer::new(identity.clone()))
         .add_service(
             ImportServiceServer::new(identity.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
         )

@@ -40,7 +40,7 @@ impl Problem {
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Column {
-    /// `userName`.
+    /// `user name`.
     UserName,
     /// The primary e-mail address.
     Email,
@@ -108,7 +108,7 @@ impl<'f> PeopleFile<'f> {
         }
         let found = |wanted: Column| columns.contains(&Some(wanted));
         if !found(Column::UserName) && !found(Column::Email) {
-            let what = "There is no column for the e-mail address or the userName. The first line \
+            let what = "There is no column for the e-mail address or the user name. The first line \
                         names the columns, such as: email,first name,last name,country";
             return Err(Problem::at(1, 1, what));
         }
@@ -169,7 +169,7 @@ impl Entry {
         self.cell(column).filter(|cell| !cell.is_empty())
     }
 
-    /// What the person is found by: the key of the `userName`, else of the e-mail address.
+    /// What the person is found by: the key of the `user name`, else of the e-mail address.
     #[must_use]
     pub fn keys(&self) -> (Option<String>, Option<String>) {
         let key = |column| self.filled(column).map(caseless::key).filter(|key| !key.is_empty());
@@ -474,7 +474,7 @@ mod tests {
 
     #[test]
     fn a_row_changes_what_it_says_and_an_empty_cell_empties() {
-        let file = PeopleFile::open(b"userName,email,job function,active\nann,,,no\n", &fields());
+        let file = PeopleFile::open(b"user name,email,job function,active\nann,,,no\n", &fields());
         let file = file.unwrap();
         let entry = file.entries().next().unwrap().unwrap();
         let ann = User {

@@ -1,7 +1,7 @@
 //! Memberships: only the rows that a request names.
 
 use muster_proto::filter::v1::Filter;
-use muster_proto::group::v1::Membership;
+use muster_proto::group::v1::{InactiveMembers, Membership};
 use muster_runtime::id::{GroupId, OrganisationId, UserId};
 use sqlx::{PgConnection, QueryBuilder};
 
@@ -159,6 +159,34 @@ pub(crate) async fn users_in(
     }
     query.push(" ORDER BY m.user_id LIMIT ").push_bind(limit);
     Ok(query.build_query_scalar().fetch_all(connection).await?)
+}
+
+/// How many members of these groups are not active, by group. Counted from those who are not.
+pub(crate) async fn inactive(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    groups: Vec<GroupId>,
+) -> Result<Vec<InactiveMembers>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT m.group_id AS "group_id: GroupId", count(*) AS "inactive_count!"
+             FROM groups.person AS p
+             JOIN groups.membership AS m
+               ON m.organisation_id = p.organisation_id AND m.user_id = p.user_id
+            WHERE p.organisation_id = $1 AND NOT p.active AND NOT p.deleted
+              AND m.organisation_id = $1 AND m.group_id = ANY ($2)
+            GROUP BY m.group_id ORDER BY m.group_id"#,
+        organisation as OrganisationId,
+        groups as Vec<GroupId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| InactiveMembers {
+            group_id: row.group_id.to_string(),
+            inactive_count: row.inactive_count,
+        })
+        .collect())
 }
 
 /// The groups that users are in, by user and group.

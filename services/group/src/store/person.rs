@@ -99,19 +99,23 @@ async fn put(
     users: impl Iterator<Item = FollowedUser>,
     take: Take,
 ) -> Result<Vec<(UserId, bool)>, sqlx::Error> {
-    let (mut ids, mut revisions, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ids, mut revisions) = (Vec::new(), Vec::new());
+    let (mut deleted, mut active) = (Vec::new(), Vec::new());
     for user in users {
         ids.push(user.id);
         revisions.push(user.revision);
         deleted.push(user.deleted);
+        active.push(user.active);
     }
     let rows = sqlx::query!(
-        r#"INSERT INTO groups.person AS p (organisation_id, user_id, revision, deleted)
-           SELECT $1, user_id, revision, deleted
-             FROM unnest($2::uuid[], $3::bigint[], $4::boolean[]) AS n (user_id, revision, deleted)
+        r#"INSERT INTO groups.person AS p (organisation_id, user_id, revision, deleted, active)
+           SELECT $1, user_id, revision, deleted, active
+             FROM unnest($2::uuid[], $3::bigint[], $4::boolean[], $6::boolean[])
+                  AS n (user_id, revision, deleted, active)
             ORDER BY user_id
            ON CONFLICT (organisation_id, user_id) DO UPDATE
-              SET revision = EXCLUDED.revision, deleted = EXCLUDED.deleted
+              SET revision = EXCLUDED.revision, deleted = EXCLUDED.deleted,
+                  active = EXCLUDED.active
             WHERE $5 OR p.revision < EXCLUDED.revision
            RETURNING user_id AS "user_id: UserId", deleted"#,
         organisation as OrganisationId,
@@ -119,6 +123,7 @@ async fn put(
         revisions as Vec<Revision>,
         &deleted,
         take == Take::Any,
+        &active,
     )
     .fetch_all(connection)
     .await?;
@@ -228,22 +233,26 @@ pub(crate) async fn at_revision(
     Ok((there == Some(true)).then_some(()))
 }
 
-/// Notes users whom identity knows. One whose deletion has come in meanwhile stays deleted.
+/// Notes users whom identity knows, and whether they are active. One whose deletion has come in meanwhile stays deleted.
 pub(crate) async fn seen(
     connection: &mut PgConnection,
     organisation: OrganisationId,
-    users: Vec<(UserId, Revision)>,
+    users: Vec<(UserId, Revision, bool)>,
 ) -> Result<(), sqlx::Error> {
-    let (ids, revisions): (Vec<UserId>, Vec<Revision>) = users.into_iter().unzip();
+    let ids: Vec<UserId> = users.iter().map(|(id, ..)| *id).collect();
+    let revisions: Vec<Revision> = users.iter().map(|(_, revision, _)| *revision).collect();
+    let active: Vec<bool> = users.into_iter().map(|(.., active)| active).collect();
     sqlx::query!(
-        "INSERT INTO groups.person (organisation_id, user_id, revision, deleted)
-         SELECT $1, user_id, revision, false
-           FROM unnest($2::uuid[], $3::bigint[]) AS known (user_id, revision)
+        "INSERT INTO groups.person (organisation_id, user_id, revision, deleted, active)
+         SELECT $1, user_id, revision, false, active
+           FROM unnest($2::uuid[], $3::bigint[], $4::boolean[])
+                AS known (user_id, revision, active)
           ORDER BY user_id
          ON CONFLICT (organisation_id, user_id) DO NOTHING",
         organisation as OrganisationId,
         ids as Vec<UserId>,
         revisions as Vec<Revision>,
+        &active,
     )
     .execute(connection)
     .await

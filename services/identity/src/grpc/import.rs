@@ -140,7 +140,7 @@ impl Identity {
     async fn write_all(&self, which: Which, run: Uuid, actor: Actor) -> Result<(), Error> {
         let check = self.check(which).await?;
         if let Some(problem) = check.problems.first() {
-            return Err(wrong(problem.line, &problem.description));
+            return Err(wrong(problem.line.unsigned_abs(), &problem.description));
         }
         let this = self.clone();
         self.database
@@ -162,8 +162,7 @@ impl Identity {
         let now = clock::now();
         let bytes = store::file(connection, which, now).await?;
         let (fields, locale) = settings(connection, which.organisation).await?;
-        let file =
-            PeopleFile::open(&bytes, &fields).map_err(|p| wrong(p.line as i64, &p.description))?;
+        let file = PeopleFile::open(&bytes, &fields).map_err(|p| wrong(p.line, &p.description))?;
         let (mut seen, mut entries) = (Seen::default(), file.entries());
         let (mut created, mut updated, mut done) = (0, 0, 0);
         loop {
@@ -171,7 +170,7 @@ impl Identity {
                 .by_ref()
                 .take(BATCH)
                 .collect::<Result<_, _>>()
-                .map_err(|p| wrong(p.line as i64, &p.description))?;
+                .map_err(|p| wrong(p.line, &p.description))?;
             if batch.is_empty() {
                 break;
             }
@@ -179,7 +178,7 @@ impl Identity {
             let plan =
                 bulk::plan(connection, organisation, &batch, &mut seen, &locale, now, true).await?;
             if let Some(problem) = plan.problems.first() {
-                return Err(wrong(problem.line as i64, &problem.description));
+                return Err(wrong(problem.line, &problem.description));
             }
             let told = bulk::write(connection, organisation, &plan.planned).await?;
             store::keep_changes(connection, which, created + updated, &told).await?;
@@ -205,7 +204,7 @@ impl Identity {
     }
 }
 
-fn wrong(line: i64, description: &str) -> Error {
+fn wrong(line: u64, description: &str) -> Error {
     Error::Invalid { field: "file", description: format!("Line {line}: {description}") }
 }
 

@@ -6,6 +6,7 @@ mod audit;
 mod import;
 mod organisation;
 mod provisioning_log;
+mod report;
 mod search;
 mod session;
 mod sign_in;

@@ -1,8 +1,8 @@
 //! Imports of people: the file, how far it is, and the changes to append at its end.
 
 use muster_proto::identity::v1::{Import, ImportState};
-use muster_runtime::feed::{Actor, Kind, NewChange, append_batches, timestamp};
-use muster_runtime::id::{OrganisationId, Revision};
+use muster_runtime::feed::{Actor, Kept, append_kept, timestamp};
+use muster_runtime::id::OrganisationId;
 use serde_json::Value;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
@@ -15,8 +15,11 @@ use crate::Error;
 const LIFETIME: Duration = Duration::hours(1);
 /// A run that was not heard of for so long has ended with its process.
 const SILENCE: Duration = Duration::minutes(1);
-/// How many changes are appended at once.
-const BATCH: i64 = 500;
+/// The kept changes of an import, as the feed takes them.
+const CHANGES: &str = "
+    SELECT position, change_id, kind, user_id AS subject_id, revision, before, after,
+           CASE kind WHEN 1 THEN 1 ELSE 0 END AS total, active
+      FROM identity.import_change WHERE organisation_id = $1 AND import_id = $2";
 
 /// Which import.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +86,7 @@ pub(crate) async fn get(
     };
     if import.state() == ImportState::Running && silent {
         import.set_state(ImportState::Failed);
-        import.failure = "The import was interrupted. Start it again.".to_owned();
+        "The import was interrupted. Start it again.".clone_into(&mut import.failure);
     }
     Ok(import)
 }
@@ -180,15 +183,18 @@ pub(crate) async fn keep_changes(
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO identity.import_change
-                (organisation_id, import_id, position, kind, user_id, revision, before, after,
-                 active)
-         SELECT $1, $2, $3 + n.position, n.kind, n.user_id, n.revision, n.before, n.after, n.active
-           FROM unnest($4::smallint[], $5::uuid[], $6::bigint[], $7::jsonb[], $8::jsonb[],
-                       $9::bigint[])
-                WITH ORDINALITY AS n (kind, user_id, revision, before, after, active, position)",
+                (organisation_id, import_id, position, change_id, kind, user_id, revision, before,
+                 after, active)
+         SELECT $1, $2, $3 + n.position, n.change_id, n.kind, n.user_id, n.revision, n.before,
+                n.after, n.active
+           FROM unnest($4::uuid[], $5::smallint[], $6::uuid[], $7::bigint[], $8::jsonb[],
+                       $9::jsonb[], $10::bigint[])
+                WITH ORDINALITY
+                AS n (change_id, kind, user_id, revision, before, after, active, position)",
         which.organisation as OrganisationId,
         which.import,
         kept,
+        &told.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>(),
         &told.iter().map(|told| told.kind as i16).collect::<Vec<_>>(),
         &told.iter().map(|told| told.user.uuid()).collect::<Vec<_>>(),
         &told.iter().map(|told| told.revision.0).collect::<Vec<_>>(),
@@ -225,13 +231,8 @@ pub(crate) async fn finish(
     if finished.rows_affected() == 0 {
         return Err(Error::Busy);
     }
-    let mut from = 0;
-    append_batches(connection, which.organisation, actor, now, move |connection| {
-        let first = from;
-        from += BATCH;
-        Box::pin(changes(connection, which, first))
-    })
-    .await?;
+    let kept = Kept { source: CHANGES, of: which.import, count: created + updated };
+    append_kept(connection, which.organisation, actor, now, kept).await?;
     sqlx::query!(
         "DELETE FROM identity.import_change WHERE organisation_id = $1 AND import_id = $2",
         which.organisation as OrganisationId,
@@ -240,35 +241,4 @@ pub(crate) async fn finish(
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// The kept changes after the first so many.
-async fn changes(
-    connection: &mut PgConnection,
-    which: Which,
-    first: i64,
-) -> Result<Vec<NewChange>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT kind AS "kind: Kind", user_id, revision AS "revision: Revision", before, after,
-                  active
-             FROM identity.import_change
-            WHERE organisation_id = $1 AND import_id = $2 AND position > $3 AND position <= $4
-            ORDER BY position"#,
-        which.organisation as OrganisationId,
-        which.import,
-        first,
-        first + BATCH,
-    )
-    .fetch_all(connection)
-    .await?;
-    let changes = rows.into_iter().map(|row| NewChange {
-        total: i64::from(row.kind == Kind::Created),
-        kind: row.kind,
-        subject: row.user_id,
-        revision: row.revision,
-        before: row.before,
-        after: Some(row.after),
-        active: row.active,
-    });
-    Ok(changes.collect())
 }

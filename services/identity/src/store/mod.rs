@@ -7,6 +7,7 @@ pub(crate) mod import;
 pub(crate) mod invitation;
 pub(crate) mod organisation;
 pub(crate) mod provisioning_log;
+pub(crate) mod report;
 pub(crate) mod search;
 pub(crate) mod session;
 pub(crate) mod sign_in;

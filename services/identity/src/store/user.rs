@@ -481,14 +481,14 @@ pub(crate) async fn batch_get(
     Ok(rows.into_iter().map(|row| row.into_user(organisation)).collect())
 }
 
-/// The ids and revisions of those that exist, by id.
+/// The ids and revisions of those that exist, and whether they are active, by id.
 pub(crate) async fn batch_get_revisions(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     ids: Vec<UserId>,
 ) -> Result<Vec<User>, Error> {
     let rows = sqlx::query!(
-        r#"SELECT user_id AS "user_id: UserId", revision FROM identity.users
+        r#"SELECT user_id AS "user_id: UserId", revision, active FROM identity.users
             WHERE organisation_id = $1 AND user_id = ANY ($2) ORDER BY user_id"#,
         organisation as OrganisationId,
         ids as Vec<UserId>,
@@ -501,6 +501,7 @@ pub(crate) async fn batch_get_revisions(
             id: row.user_id.to_string(),
             organisation_id: organisation.to_string(),
             revision: row.revision,
+            active: Some(row.active),
             ..User::default()
         })
         .collect())

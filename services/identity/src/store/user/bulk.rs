@@ -103,7 +103,7 @@ fn plan_one(
     now: OffsetDateTime,
 ) -> Result<Option<Planned>, String> {
     if entry.keys() == (None, None) {
-        return Err("There is neither an e-mail address nor a userName. Fill in one.".to_owned());
+        return Err("There is neither an e-mail address nor a user name. Fill in one.".to_owned());
     }
     if let Some(id) = matched
         && let Some(line) = seen.users.insert(id, entry.line)
@@ -122,7 +122,7 @@ fn plan_one(
     let name = &prepared.user_name_key;
     let email = prepared.primary_email_key.as_ref();
     if is_taken(owners.names.get(name)) {
-        return Err("Somebody else has this userName. Correct it, or that person.".to_owned());
+        return Err("Somebody else has this user name. Correct it, or that person.".to_owned());
     }
     if email.is_some_and(|email| is_taken(owners.emails.get(email))) {
         let what = "Somebody else has this e-mail address. Correct it, or that person.";
@@ -158,7 +158,7 @@ fn plan_one(
 /// A field in the words of a file's columns.
 fn column(field: &str) -> &str {
     match field {
-        "user_name" => "The userName",
+        "user_name" => "The user name",
         "country_code" => "The country",
         "emails.value" => "The e-mail address",
         "external_id" => "The external id",
@@ -167,7 +167,7 @@ fn column(field: &str) -> &str {
 }
 
 impl Owners {
-    /// Whom a row is about: whoever has its `userName`, else its e-mail address.
+    /// Whom a row is about: whoever has its `user name`, else its e-mail address.
     fn of(&self, entry: &Entry) -> Option<UserId> {
         let (name, email) = entry.keys();
         let by_name = name.and_then(|name| self.names.get(&name));
@@ -182,7 +182,7 @@ async fn owners(
 ) -> Result<Owners, sqlx::Error> {
     let (mut names, mut emails) = (Vec::new(), Vec::new());
     for (name, email) in entries.iter().map(Entry::keys) {
-        // Without a userName the e-mail address becomes it.
+        // Without a user name the e-mail address becomes it.
         names.extend(name.or_else(|| email.clone()));
         emails.extend(email);
     }
