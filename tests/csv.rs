@@ -7,17 +7,17 @@ use muster_proto::identity::v1::organisation_service_client::OrganisationService
 use muster_proto::identity::v1::{ListChangesRequest, Organisation, UpdateOrganisationRequest};
 use serde_json::json;
 
-use crate::support::console::{Console, location};
+use crate::support::browser::{Browser, email};
 use crate::support::system::{System, Tenant, both, run_sql, together};
 
 /// Uploads a file; the address of its check.
-async fn upload(console: &Console, file: &[u8]) -> String {
-    location(&console.upload("/admin/people/import", file).await)
+async fn upload(console: &Browser, file: &[u8]) -> String {
+    console.upload("/admin/people/import", file).await.sent_to()
 }
 
 /// Starts an import and waits for its end; the last page.
-async fn import(console: &Console, address: &str) -> String {
-    assert_eq!(location(&console.post(address, &[]).await), address);
+async fn import(console: &Browser, address: &str) -> String {
+    assert_eq!(console.post(address, &[]).await.sent_to(), address);
     for _ in 0..6_000 {
         let page = console.get(address).await;
         assert_eq!(page.status, 200, "{}", page.text);
@@ -60,7 +60,7 @@ async fn a_file_is_checked_then_imported_and_updates_when_it_comes_again() {
     for system in both() {
         let tenant = system.tenant().await;
         name_fields(system, &tenant).await;
-        let console = Console::of(system, &tenant).await;
+        let console = system.admin(&tenant.id, &email("ada")).await;
         let here = json!({"userName": "bo@a.example", "title": "Head",
                           "emails": [{"value": "bo@a.example", "type": "work"}]});
         let bo = tenant.client.post("/Users", &here).await.unwrap();
@@ -109,10 +109,10 @@ async fn a_file_is_checked_then_imported_and_updates_when_it_comes_again() {
         let address = upload(&console, file.as_bytes()).await;
         let page = import(&console, &address).await;
         assert!(page.contains("0 added, 0 updated, 2 were the same already."), "{page}");
-        assert_eq!(location(&console.post(&address, &[]).await), address);
+        assert_eq!(console.post(&address, &[]).await.sent_to(), address);
         let id = ann.at("/Resources/0/id").as_str().unwrap();
         let person = console.get(&format!("/admin/people/{id}")).await.text;
-        assert!(person.contains("<strong>Created</strong> by Ada Admin"), "{person}");
+        assert!(person.contains("<strong>Created</strong> by Admin ada-"), "{person}");
         // Changed in the file, changed here.
         let changed = file.replace("Bell", "Urban");
         let address = upload(&console, changed.as_bytes()).await;
@@ -125,7 +125,7 @@ async fn a_file_is_checked_then_imported_and_updates_when_it_comes_again() {
 async fn every_problem_is_told_by_its_line_and_nothing_is_imported() {
     let system = together();
     let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
     for (name, email) in [("one", "one@a.example"), ("two", "two@a.example")] {
         let user = json!({"userName": name, "emails": [{"value": email, "type": "work"}]});
         assert_eq!(tenant.client.post("/Users", &user).await.unwrap().status, 201);
@@ -182,7 +182,10 @@ async fn every_problem_is_told_by_its_line_and_nothing_is_imported() {
 async fn an_import_of_another_organisation_is_not_there() {
     let system = together();
     let (ours, theirs) = (system.tenant().await, system.tenant().await);
-    let (console, other) = (Console::of(system, &ours).await, Console::of(system, &theirs).await);
+    let (console, other) = (
+        system.admin(&ours.id, &email("ada")).await,
+        system.admin(&theirs.id, &email("ada")).await,
+    );
     let address = upload(&other, b"email\nann@a.example\n").await;
     assert_eq!(console.get(&address).await.status, 404);
     assert_eq!(console.post(&address, &[]).await.status, 404);
@@ -194,7 +197,7 @@ async fn an_import_of_another_organisation_is_not_there() {
 async fn fifty_thousand_people_are_imported_while_others_write() {
     let system = together();
     let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
     let mut lines = vec!["email,first name,last name,country,approvers".to_owned()];
     lines.extend((0..50_000).map(|n| {
         let boss = n / 10 * 10;
@@ -206,7 +209,7 @@ async fn fifty_thousand_people_are_imported_while_others_write() {
     let page = console.get(&address).await.text;
     assert!(page.contains("<dt>To add</dt><dd>50000</dd>"), "{page}");
     eprintln!("checked after {:?}", start.elapsed());
-    assert_eq!(location(&console.post(&address, &[]).await), address);
+    assert_eq!(console.post(&address, &[]).await.sent_to(), address);
     let mut written = 0;
     let mut seen_progress = false;
     let page = loop {
@@ -251,7 +254,7 @@ async fn what_is_exported_is_imported_again_as_it_was() {
     for system in both() {
         let tenant = system.tenant().await;
         name_fields(system, &tenant).await;
-        let console = Console::of(system, &tenant).await;
+        let console = system.admin(&tenant.id, &email("ada")).await;
         let values = ["=1+1", "+44 20", "-1", "@SUM(A1)", "'=x", "'tis", "a,b;\"c\"", "plain"];
         let mut ids = Vec::new();
         for (n, value) in values.into_iter().enumerate() {
@@ -267,7 +270,7 @@ async fn what_is_exported_is_imported_again_as_it_was() {
             ids.push(made.at("/id").as_str().unwrap().to_owned());
         }
         let export = console.get("/admin/people.csv").await;
-        assert_eq!(export.content_type(), Some("text/csv; charset=utf-8"));
+        assert_eq!(export.header("content-type"), "text/csv; charset=utf-8");
         let text = &export.text;
         assert!(text.starts_with("\u{feff}userName,email,"), "{text}");
         for safe in [",'=1+1,", ",'+44 20,", ",'-1,", ",'@SUM(A1),", ",''=x,", ",'tis,"] {
@@ -284,7 +287,7 @@ async fn what_is_exported_is_imported_again_as_it_was() {
         // Elsewhere it makes the same people.
         let other = system.tenant().await;
         name_fields(system, &other).await;
-        let elsewhere = Console::of(system, &other).await;
+        let elsewhere = system.admin(&other.id, &email("ada")).await;
         let address = upload(&elsewhere, text.as_bytes()).await;
         let page = import(&elsewhere, &address).await;
         assert!(page.contains("8 added"), "{page}");
@@ -308,5 +311,18 @@ async fn what_is_exported_is_imported_again_as_it_was() {
         assert!(groups.contains("\n'=G,1,,In sync,"), "{groups}");
         let of_group = console.get("/admin/people.csv?group=%3Dg").await.text;
         assert_eq!(of_group.lines().count(), 2, "{of_group}");
+        // Each is recorded, and the import is where it was started.
+        for (console, recorded) in [
+            (&console, [("exported: people", 3), ("exported: groups", 1), ("imported: people", 1)]),
+            (
+                &elsewhere,
+                [("exported: people", 0), ("exported: groups", 0), ("imported: people", 1)],
+            ),
+        ] {
+            let activity = console.get("/admin/settings/activity").await.text;
+            for (what, times) in recorded {
+                assert_eq!(activity.matches(what).count(), times, "{what}: {activity}");
+            }
+        }
     }
 }

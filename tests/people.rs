@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use muster::scim_client::Answer;
 use muster_proto::identity::v1::SearchUsersRequest;
 use serde_json::{Value, json};
 
-use crate::support::console::{Console, after, location};
+use crate::log::logged;
+use crate::support::browser::{Browser, Page, email};
 use crate::support::system::{System, Tenant, both, run_sql, together};
 
 const MUSTER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
@@ -43,7 +43,7 @@ async fn people_are_found_by_parts_of_their_names_and_addresses() {
         create(&tenant, &person("Bo", "Campbell", "bo@a.example")).await;
         create(&tenant, &person("Zoë", "Ångström", "zoe@a.example")).await;
         create(&other, &person("Ann", "Bell", "ann.bell@a.example")).await;
-        let console = Console::of(system, &tenant).await;
+        let console = system.admin(&tenant.id, &email("ada")).await;
         for (search, expected) in [
             ("bell", vec!["Ann Bell", "Bo Campbell"]),
             ("BELL ann", vec!["Ann Bell"]),
@@ -74,7 +74,7 @@ fn pair(name: &str, value: &str) -> String {
 async fn who_is_found_stays_true_when_a_person_changes_or_goes() {
     let system = together();
     let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
     let id = create(&tenant, &person("Ann", "Bell", "ann@a.example")).await;
     let path = format!("/Users/{id}");
     let found = async |search: &str| {
@@ -95,7 +95,7 @@ async fn who_is_found_stays_true_when_a_person_changes_or_goes() {
 async fn people_are_filtered_by_all_that_the_console_offers() {
     for system in both() {
         let tenant = system.tenant().await;
-        let console = Console::of(system, &tenant).await;
+        let console = system.admin(&tenant.id, &email("ada")).await;
         let mut ann = person("Ann", "Bell", "ann@a.example");
         ann[MUSTER] = json!({"contentRegion": "IT", "customField1": "Head of Sales",
                              "approvers": ["boss@a.example"]});
@@ -142,7 +142,7 @@ async fn people_are_filtered_by_all_that_the_console_offers() {
 async fn a_list_is_read_page_by_page_forth_and_back() {
     let system = together();
     let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
     let mut ids = Vec::new();
     for n in 0..7 {
         let mut user = person("Ann", &format!("Bell{n}"), &format!("ann{n}@a.example"));
@@ -217,7 +217,7 @@ async fn a_hundred_thousand_people_are_searched_in_a_moment() {
     let system = together();
     let tenant = system.tenant().await;
     crowd(system, &tenant, 100_000);
-    let console = Console::of(system, &tenant).await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
     for (query, expected) in [
         ("", 50),
         ("search=novak", 50),
@@ -284,7 +284,7 @@ async fn a_search_finds_the_same_by_its_index_as_by_reading_everybody() {
 }
 
 /// What a form sends: every field as the page has it, and these instead.
-async fn form_of(console: &Console, path: &str, typed: &[(&str, &str)]) -> Vec<(String, String)> {
+async fn form_of(console: &Browser, path: &str, typed: &[(&str, &str)]) -> Vec<(String, String)> {
     let page = console.get(path).await;
     assert_eq!(page.status, 200, "{}", page.text);
     filled(&page.text, typed)
@@ -312,12 +312,18 @@ fn filled(page: &str, typed: &[(&str, &str)]) -> Vec<(String, String)> {
     fields
 }
 
+/// The value of an attribute of the first element that has it after `mark`.
+fn after<'t>(text: &'t str, mark: &str) -> &'t str {
+    let (_, rest) = text.split_once(mark).unwrap_or_else(|| panic!("no {mark:?} in {text}"));
+    rest.split('"').next().unwrap()
+}
+
 fn unescaped(text: &str) -> String {
     let text = text.replace("&#60;", "<").replace("&#62;", ">").replace("&#34;", "\"");
     text.replace("&#39;", "'").replace("&#38;", "&")
 }
 
-async fn send(console: &Console, path: &str, fields: &[(String, String)]) -> Answer {
+async fn send(console: &Browser, path: &str, fields: &[(String, String)]) -> Page {
     let fields: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     console.post(path, &fields).await
 }
@@ -326,7 +332,7 @@ async fn send(console: &Console, path: &str, fields: &[(String, String)]) -> Ans
 async fn an_admin_adds_a_person_whom_okta_takes_over_with_its_first_write() {
     for system in both() {
         let tenant = system.tenant().await;
-        let console = Console::of(system, &tenant).await;
+        let console = system.admin(&tenant.id, &email("ada")).await;
         let typed = [
             ("given_name", "Ann"),
             ("family_name", "Bell"),
@@ -337,7 +343,7 @@ async fn an_admin_adds_a_person_whom_okta_takes_over_with_its_first_write() {
         ];
         let form = form_of(&console, "/admin/people/new", &typed).await;
         let added = send(&console, "/admin/people/new", &form).await;
-        let address = location(&added);
+        let address = added.sent_to();
         let page = console.get(&address).await.text;
         for shown in [
             "The person was added.",
@@ -348,7 +354,7 @@ async fn an_admin_adds_a_person_whom_okta_takes_over_with_its_first_write() {
             ">Sales<",
             "Pending",
             "Own address",
-            "<strong>Created</strong> by Ada Admin",
+            "<strong>Created</strong> by Admin ada-",
         ] {
             assert!(page.contains(shown), "{shown}: {page}");
         }
@@ -371,10 +377,43 @@ async fn an_admin_adds_a_person_whom_okta_takes_over_with_its_first_write() {
 }
 
 #[tokio::test]
+async fn a_persons_page_shows_the_last_requests_about_them() {
+    let system = together();
+    let tenant = system.tenant().await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
+    let id = create(&tenant, &person("Ann", "Bell", "ann@a.example")).await;
+    let path = format!("/admin/people/{id}");
+    for n in 0..11 {
+        let user = person("Ann", &format!("Bell{n}"), "ann@a.example");
+        assert_eq!(tenant.client.put(&format!("/Users/{id}"), &user).await.unwrap().status, 200);
+    }
+    let refused = json!({"name": {"familyName": 5}});
+    assert_eq!(tenant.client.put(&format!("/Users/{id}"), &refused).await.unwrap().status, 400);
+    create(&tenant, &person("Bo", "Cole", "bo@a.example")).await;
+    let entries = logged(system, &tenant, 14).await;
+    let page = console.get(&path).await.text;
+    let (_, calls) = page.split_once("id=\"calls\"").unwrap();
+    let (calls, _) = calls.split_once("</section>").unwrap();
+    let ids: Vec<&str> =
+        calls.split("href=\"/admin/log/").skip(1).map(|c| c.split('"').next().unwrap()).collect();
+    let expected: Vec<&str> = entries[3..13].iter().rev().map(|e| e.id.as_str()).collect();
+    assert_eq!(ids, expected);
+    assert_eq!(calls.matches("badge good\">Applied").count(), 9);
+    assert_eq!(calls.matches("badge bad\">Failed").count(), 1);
+    let all = console.get(&format!("/admin/log?about={id}")).await.text;
+    assert!(calls.contains(&format!("\"/admin/log?about={id}\"")), "{calls}");
+    assert_eq!(all.matches("<th scope=\"row\"").count(), 13);
+    // Whom Okta has never asked about.
+    let made = form_of(&console, "/admin/people/new", &[("email", "cy@a.example")]).await;
+    let address = send(&console, "/admin/people/new", &made).await.sent_to();
+    assert!(console.get(&address).await.text.contains("no request about this person"));
+}
+
+#[tokio::test]
 async fn an_admin_corrects_an_address_and_the_next_import_matches() {
     for system in both() {
         let tenant = system.tenant().await;
-        let console = Console::of(system, &tenant).await;
+        let console = system.admin(&tenant.id, &email("ada")).await;
         let mut ann = person("Ann", "Bell", "ann@wrong.example");
         ann["title"] = "Head".into();
         ann["phoneNumbers"] = json!([{"value": "+44 20", "type": "work"}]);
@@ -383,7 +422,7 @@ async fn an_admin_corrects_an_address_and_the_next_import_matches() {
         let typed = [("email", " ann@a.example "), ("user_name", "ann@a.example")];
         let form = form_of(&console, &path, &typed).await;
         let saved = send(&console, &path, &form).await;
-        let page = console.get(&location(&saved)).await.text;
+        let page = console.get(&saved.sent_to()).await.text;
         assert!(page.contains("The changes were saved."), "{page}");
         assert!(page.contains("<del>ann@wrong.example (work)</del>"), "{page}");
         let filter = "/Users?filter=userName%20eq%20%22ann%40a.example%22";
@@ -396,7 +435,7 @@ async fn an_admin_corrects_an_address_and_the_next_import_matches() {
         // The same again changes nothing.
         let form = form_of(&console, &path, &[]).await;
         let saved = send(&console, &path, &form).await;
-        assert!(location(&saved).ends_with("done=same"));
+        assert!(saved.sent_to().ends_with("done=same"));
         let user = tenant.client.get(&format!("/Users/{id}")).await.unwrap();
         assert_eq!(user.at("/meta/version"), "W/\"2\"");
     }
@@ -406,7 +445,7 @@ async fn an_admin_corrects_an_address_and_the_next_import_matches() {
 async fn nothing_that_was_typed_is_lost_when_a_form_is_refused() {
     let system = together();
     let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
     create(&tenant, &person("Bo", "Cole", "bo@a.example")).await;
     for (field, value, says) in [
         ("country", "Germany", "for Germany send"),
@@ -434,7 +473,7 @@ async fn nothing_that_was_typed_is_lost_when_a_form_is_refused() {
 async fn who_loses_a_race_is_told_what_changed_and_keeps_what_was_typed() {
     let system = together();
     let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
     let id = create(&tenant, &person("Ann", "Bell", "ann@a.example")).await;
     let path = format!("/admin/people/{id}/edit");
     let form = form_of(&console, &path, &[("display_name", "Ann B.")]).await;
@@ -449,7 +488,7 @@ async fn who_loses_a_race_is_told_what_changed_and_keeps_what_was_typed() {
     let value = |name: &str| again.iter().find(|(field, _)| field == name).unwrap().1.clone();
     assert_eq!((value("display_name"), value("family_name")), ("Ann B.".into(), "Urban".into()));
     let saved = send(&console, &path, &again).await;
-    assert!(location(&saved).ends_with("done=saved"));
+    assert!(saved.sent_to().ends_with("done=saved"));
     let user = tenant.client.get(&format!("/Users/{id}")).await.unwrap();
     assert_eq!(user.at("/displayName"), "Ann B.");
     assert_eq!(user.at("/name/familyName"), "Urban");
@@ -460,26 +499,26 @@ async fn who_loses_a_race_is_told_what_changed_and_keeps_what_was_typed() {
 async fn a_leaver_is_deactivated_and_their_name_released() {
     for system in both() {
         let tenant = system.tenant().await;
-        let console = Console::of(system, &tenant).await;
+        let console = system.admin(&tenant.id, &email("ada")).await;
         let id = create(&tenant, &person("Ann", "Bell", "ann@a.example")).await;
         let path = format!("/admin/people/{id}");
         assert_eq!(console.get(&format!("{path}/release")).await.status, 409);
         let press = [("revision", "1"), ("active", "no")];
         let done = console.post(&format!("{path}/active"), &press).await;
-        let page = console.get(&location(&done)).await.text;
+        let page = console.get(&done.sent_to()).await.text;
         assert!(page.contains("The person is inactive now."), "{page}");
         // A button of a page that is out of date does nothing.
         assert_eq!(console.post(&format!("{path}/active"), &press).await.status, 409);
         let confirm = console.get(&format!("{path}/release")).await.text;
         assert!(confirm.contains("ann@a.example"), "{confirm}");
         let done = console.post(&format!("{path}/release"), &[("revision", "2")]).await;
-        let page = console.get(&location(&done)).await.text;
+        let page = console.get(&done.sent_to()).await.text;
         assert!(page.contains("free for somebody else"), "{page}");
         assert!(!page.contains("Release userName"), "{page}");
         create(&tenant, &person("Ann", "Bell", "ann@a.example")).await;
         let back = [("revision", "3"), ("active", "yes")];
         let done = console.post(&format!("{path}/active"), &back).await;
-        assert!(location(&done).ends_with("done=reactivated"));
+        assert!(done.sent_to().ends_with("done=reactivated"));
     }
 }
 
@@ -489,7 +528,7 @@ const PAYLOAD: &str = "\"><script>alert(1)</script><img src=x onerror=alert(1)>"
 async fn whatever_is_in_a_field_is_shown_as_text() {
     let system = together();
     let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
     let mut user = json!({
         "userName": PAYLOAD, "displayName": PAYLOAD, "title": PAYLOAD, "locale": "en",
         "externalId": PAYLOAD,
@@ -528,7 +567,7 @@ async fn whatever_is_in_a_field_is_shown_as_text() {
 async fn nobody_and_nothing_of_another_organisation_is_there() {
     for system in both() {
         let (ours, theirs) = (system.tenant().await, system.tenant().await);
-        let console = Console::of(system, &ours).await;
+        let console = system.admin(&ours.id, &email("ada")).await;
         let id = create(&theirs, &person("Ann", "Bell", "ann@a.example")).await;
         let group = theirs.client.post("/Groups", &json!({"displayName": "g"})).await.unwrap();
         let group = group.at("/id").as_str().unwrap().to_owned();
@@ -568,9 +607,9 @@ async fn nobody_and_nothing_of_another_organisation_is_there() {
 async fn an_admin_creates_renames_and_deletes_a_group() {
     for system in both() {
         let tenant = system.tenant().await;
-        let console = Console::of(system, &tenant).await;
+        let console = system.admin(&tenant.id, &email("ada")).await;
         let made = console.post("/admin/groups/new", &[("display_name", " Sales & more ")]).await;
-        let address = location(&made);
+        let address = made.sent_to();
         let page = console.get(&address).await.text;
         assert!(page.contains("The group was created.") && page.contains("Added here"), "{page}");
         let clash = console.post("/admin/groups/new", &[("display_name", "SALES & more")]).await;
@@ -584,7 +623,7 @@ async fn an_admin_creates_renames_and_deletes_a_group() {
         let path = address.split('?').next().unwrap();
         let renamed = [("display_name", "Sales"), ("revision", "1")];
         let answer = console.post(path, &renamed).await;
-        assert!(console.get(&location(&answer)).await.text.contains("The group was renamed."));
+        assert!(console.get(&answer.sent_to()).await.text.contains("The group was renamed."));
         let late = console.post(path, &[("display_name", "Selling"), ("revision", "1")]).await;
         assert_eq!(late.status, 409);
         assert!(late.text.contains("value=\"Selling\""), "{}", late.text);
@@ -604,7 +643,7 @@ async fn an_admin_creates_renames_and_deletes_a_group() {
         let confirm = console.get(&format!("{path}/delete")).await.text;
         assert!(confirm.contains("Delete Sales?"), "{confirm}");
         let gone = console.post(&format!("{path}/delete"), &[("revision", "3")]).await;
-        assert!(console.get(&location(&gone)).await.text.contains("The group was deleted."));
+        assert!(console.get(&gone.sent_to()).await.text.contains("The group was deleted."));
         assert_eq!(console.get(path).await.status, 404);
     }
 }
@@ -613,7 +652,7 @@ async fn an_admin_creates_renames_and_deletes_a_group() {
 async fn a_groups_member_count_is_what_its_members_are() {
     let system = together();
     let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
     let mut ids = Vec::new();
     for n in 0..4 {
         let email = format!("p{n}@a.example");
@@ -646,7 +685,7 @@ async fn a_groups_member_count_is_what_its_members_are() {
 async fn groups_are_found_by_how_their_names_begin_and_read_page_by_page() {
     let system = together();
     let tenant = system.tenant().await;
-    let console = Console::of(system, &tenant).await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
     for n in 0..60 {
         let name = if n < 55 { format!("Team {n:02}") } else { format!("Ünit {n}") };
         let made = tenant.client.post("/Groups", &json!({"displayName": name})).await.unwrap();
@@ -678,7 +717,7 @@ async fn groups_are_found_by_how_their_names_begin_and_read_page_by_page() {
 async fn reports_count_people_by_region_group_and_custom_field() {
     for system in both() {
         let tenant = system.tenant().await;
-        let console = Console::of(system, &tenant).await;
+        let console = system.admin(&tenant.id, &email("ada")).await;
         let mut ids = Vec::new();
         for (n, (country, job, active)) in
             [("GB", "Sales", true), ("IT", "SALES", false), ("ES", "=Chef", true), ("GB", "", true)]
@@ -748,7 +787,7 @@ async fn a_hundred_thousand_people_are_counted_in_a_moment() {
     crowd(system, &tenant, 100_000);
     // The counts are remembered by the feed's newest change, which a crowd does not make.
     create(&tenant, &person("Ann", "Bell", "ann@a.example")).await;
-    let console = Console::of(system, &tenant).await;
+    let console = system.admin(&tenant.id, &email("ada")).await;
     let mut times = Vec::new();
     for _ in 0..5 {
         let start = Instant::now();

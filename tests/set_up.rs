@@ -61,7 +61,7 @@ async fn each_step_ticks_itself_and_says_what_to_do_in_okta() {
             MUSTER: {"approvers": ["bo@a.example"]},
         });
         let ann = client.post("/Users", &ann).await.unwrap();
-        let page = shows(&console, |page| page.contains("Approvers 0 of 1")).await;
+        let page = shows(&console, |page| page.contains("Approvers 0 of 1 in force")).await;
         assert_eq!(steps(&page).1, 2);
         // Nobody came with a country.
         assert!(page.contains("country code to contentRegion"), "{page}");
@@ -71,8 +71,9 @@ async fn each_step_ticks_itself_and_says_what_to_do_in_okta() {
             "emails": [{"value": "bo@a.example", "type": "work"}],
             MUSTER: {"contentRegion": "GB"},
         });
-        client.post("/Users", &bo).await.unwrap();
-        shows(&console, |page| page.contains("Approvers 1 of 1")).await;
+        assert!(page.contains("1 is not in force.") && page.contains("approvers=pending"));
+        let bo = client.post("/Users", &bo).await.unwrap();
+        shows(&console, |page| page.contains("Approvers 1 of 1 in force")).await;
         shows(&console, |page| page.contains("2 people in Muster; Okta has created 2")).await;
         shows(&console, |page| steps(page) == (vec![1, 2, 3], 4)).await;
 
@@ -90,6 +91,20 @@ async fn each_step_ticks_itself_and_says_what_to_do_in_okta() {
         client.patch(&path, &add).await.unwrap();
         let page = shows(&console, |page| page.contains("<strong>PATCH</strong>")).await;
         assert!(page.contains("1 applied in part"), "{page}");
+
+        // An approver who leaves is no work for the admin.
+        let bo = format!("/Users/{}", bo.at("/id").as_str().unwrap());
+        let active = |active: bool| {
+            json!({"Operations": [
+                {"op": "replace", "value": {"active": active}},
+            ]})
+        };
+        assert_eq!(client.patch(&bo, &active(false)).await.unwrap().status, 200);
+        let page = shows(&console, |page| page.contains("Approvers 0 of 1 in force")).await;
+        assert_eq!(steps(&page), (vec![1, 2, 3, 4, 5], 6));
+        assert!(page.contains("The others have left") && !page.contains("approvers=pending"));
+        assert_eq!(client.patch(&bo, &active(true)).await.unwrap().status, 200);
+        shows(&console, |page| page.contains("Approvers 1 of 1 in force")).await;
     }
 }
 

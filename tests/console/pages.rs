@@ -18,6 +18,25 @@ impl Pages {
     }
 }
 
+/// What of tables that are cards on a phone is wider than its card, and the badges as wide as one.
+const CLIPPED: &str = "
+    const wide = [...document.querySelectorAll('table.cards')].flatMap(table => {
+        const edge = table.getBoundingClientRect().right + 1;
+        const cells = [...table.querySelectorAll('tbody td, tbody th, tbody td *, tbody th *')];
+        const clipped = cells.filter(cell => {
+            const text = document.createRange();
+            text.selectNodeContents(cell);
+            return text.getBoundingClientRect().right > edge;
+        });
+        const badges = [...table.querySelectorAll('td > .badge')];
+        return clipped.concat(badges.filter(badge => {
+            const text = document.createRange();
+            text.selectNodeContents(badge);
+            return badge.offsetWidth > text.getBoundingClientRect().width + 48;
+        }));
+    });
+    return wide.map(element => element.textContent.trim());";
+
 /// Looks at the page on screen.
 pub(super) async fn look_at(browser: &Chromium, pages: &mut Pages, name: &str) {
     pages.seen += 1;
@@ -30,6 +49,13 @@ pub(super) async fn look_at(browser: &Chromium, pages: &mut Pages, name: &str) {
         let too_wide = browser.run(too_wide, vec![]).await.as_i64().unwrap();
         if too_wide > 0 {
             wrong.push(format!("{name} {look:?}: {too_wide} px wider than the screen"));
+        }
+        if look == Look::Phone {
+            let clipped = browser.run(CLIPPED, vec![]).await;
+            let clipped = clipped.as_array().unwrap().iter();
+            wrong.extend(
+                clipped.map(|text| format!("{name} {look:?}: clipped or stretched: {text}")),
+            );
         }
     }
     browser.look(Look::Light).await;

@@ -52,6 +52,12 @@ impl Page {
         self.header("location")
     }
 
+    /// Where a form that was accepted sends the browser.
+    pub(crate) fn sent_to(&self) -> String {
+        assert_eq!(self.status, StatusCode::SEE_OTHER, "{}", self.text);
+        self.location().to_owned()
+    }
+
     /// The value of a header; empty where there is none.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
@@ -127,6 +133,21 @@ impl Browser {
         self.send_form(path, &origin, &fields).await
     }
 
+    /// Sends a form with a file.
+    pub(crate) async fn upload(&self, path: &str, file: &[u8]) -> Page {
+        let page = self.get("/admin").await;
+        let before = format!(
+            "--XX\r\nContent-Disposition: form-data; name=\"csrf\"\r\n\r\n{}\r\n\
+             --XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"p.csv\"\r\n\
+             Content-Type: text/csv\r\n\r\n",
+            page.csrf().unwrap()
+        );
+        let form = [before.as_bytes(), file, b"\r\n--XX--\r\n"].concat();
+        let kind = "multipart/form-data; boundary=XX";
+        let headers = [("origin", &*self.url), ("content-type", kind)];
+        self.send(Method::POST, path, &headers, form).await
+    }
+
     /// Sends a form with these headers and fields and nothing else.
     pub(crate) async fn send_form(
         &self,
@@ -148,7 +169,7 @@ impl Browser {
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
-        body: String,
+        body: impl Into<Bytes>,
     ) -> Page {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
         for (name, value) in headers {
@@ -157,7 +178,7 @@ impl Browser {
         if let Some(cookie) = self.cookie() {
             request = request.header(header::COOKIE, cookie);
         }
-        let request = request.body(Full::new(Bytes::from(body))).unwrap();
+        let request = request.body(Full::new(body.into())).unwrap();
         let (head, body) = self.http.request(request).await.unwrap().into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         if let Some(set) = head.headers.get(header::SET_COOKIE) {

@@ -2,7 +2,6 @@
 
 pub(crate) mod browser;
 pub(crate) mod collector;
-pub(crate) mod console;
 pub(crate) mod feed;
 pub(crate) mod feed_proxy;
 pub(crate) mod following;

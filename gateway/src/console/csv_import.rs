@@ -10,8 +10,8 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use http::StatusCode;
 use muster_proto::identity::v1::{
-    CheckImportRequest, CheckImportResponse, CreateImportRequest, GetImportRequest, Import,
-    ImportState, StartImportRequest,
+    AuditAction, CheckImportRequest, CheckImportResponse, CreateImportRequest, GetImportRequest,
+    Import, ImportState, StartImportRequest,
 };
 use muster_runtime::deadline;
 use tonic::Code;
@@ -157,6 +157,7 @@ async fn start(
     };
     match gateway.parts.imports.clone().start_import(request).await {
         Ok(import) => {
+            signed.record(&gateway, AuditAction::Imported, "people").await?;
             let address = format!("/admin/people/import/{}", import.into_inner().id);
             Ok(Redirect::to(&address).into_response())
         }

@@ -245,7 +245,7 @@ async fn export(
 
 fn cells(entry: Shown) -> Vec<String> {
     vec![
-        entry.when,
+        entry.when.text,
         entry.what.to_owned(),
         entry.method,
         entry.path,

@@ -69,7 +69,6 @@ mod session;
 mod set_up;
 mod settings;
 mod sign_in;
-mod time;
 
 use axum::Router;
 use axum::extract::Request;

@@ -4,19 +4,24 @@ mod edit;
 mod fields;
 mod history;
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
-use muster_proto::identity::v1::{GetUserRequest, ReleaseUserNameRequest, UpdateUserRequest, User};
+use muster_proto::identity::v1::{
+    GetUserRequest, ListProvisioningLogRequest, ReleaseUserNameRequest, UpdateUserRequest, User,
+};
 use serde::Deserialize;
 use tonic::Status;
 
 use self::history::Change;
 use super::frame::{Frame, Problem, Section, page};
 use super::input::{Form, Query};
+use super::log::shown::Shown;
 use super::people::shown::{self, Row};
 use super::session::Signed;
 use crate::Gateway;
@@ -24,6 +29,8 @@ use crate::scim::representation;
 
 /// How many changes a page shows.
 const CHANGES: i32 = 20;
+/// How many of the requests that were about the person.
+const CALLS: i32 = 10;
 
 pub(super) fn routes() -> Router<Gateway> {
     Router::new()
@@ -44,6 +51,8 @@ struct Person {
     changes: Vec<Change>,
     /// Where older changes are.
     older: Option<String>,
+    /// The last requests that were about the person.
+    calls: Vec<Shown>,
     /// The same as a GET of the SCIM user answers.
     scim: String,
 }
@@ -86,8 +95,10 @@ async fn show(
         let history = history::read(&gateway, &signed, &users[0].id, asked.history, CHANGES);
         Ok::<_, Problem>(tokio::try_join!(history, history::names(&gateway, &signed))?)
     };
+    let calls = calls(&gateway, organisation, &users[0].id);
     let rows = shown::rows(&gateway, organisation, &users);
-    let (mut rows, scim, ((changes, older), names)) = tokio::try_join!(rows, scim, changes)?;
+    let (mut rows, scim, ((changes, older), names), calls) =
+        tokio::try_join!(rows, scim, changes, calls)?;
     let row = rows.pop().ok_or_else(Problem::no_such_page)?;
     let fields = shown::field_names(&signed.organisation);
     let frame = signed.frame(row.name.clone(), Section::People).with_notice(done(&asked.done));
@@ -99,9 +110,24 @@ async fn show(
             // A token is letters, digits, hyphens and underscores.
             format!("/admin/people/{}?history={token}#history", row.user.id)
         }),
+        calls,
         scim: serde_json::to_string_pretty(&scim).unwrap_or_default(),
         row,
     })
+}
+
+/// The last requests that were about a person.
+async fn calls(gateway: &Gateway, organisation: &str, id: &str) -> Result<Vec<Shown>, Problem> {
+    let request = ListProvisioningLogRequest {
+        organisation_id: organisation.to_owned(),
+        subject_id: id.to_owned(),
+        page_size: CALLS,
+        ..ListProvisioningLogRequest::default()
+    };
+    let mut log = gateway.parts.provisioning_log.clone();
+    let entries = log.list_provisioning_log(request).await?.into_inner().entries;
+    // By which key is for the page of each.
+    Ok(entries.into_iter().map(|entry| Shown::of(entry, &HashMap::new())).collect())
 }
 
 fn done(what: &str) -> Option<&'static str> {

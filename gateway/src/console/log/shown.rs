@@ -7,24 +7,16 @@ use muster_proto::identity::v1::{
     ProvisioningSubject as Subject,
 };
 use percent_encoding::percent_decode_str;
-use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 
+use super::super::moment::{Moment, exact_moment};
 use crate::errors;
-
-/// `25 Nov 2026, 09:05:00`
-const PLAIN: &[BorrowedFormatItem<'_>] =
-    format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute]:[second]");
 
 /// An entry, for a row of the list and for its page.
 #[derive(Debug)]
 pub(in crate::console) struct Shown {
     pub id: String,
     /// In UTC.
-    pub when: String,
-    pub iso: String,
+    pub when: Moment,
     pub what: &'static str,
     pub method: String,
     pub path: String,
@@ -62,9 +54,6 @@ impl Shown {
         keys: &HashMap<String, String>,
     ) -> Self {
         let (action, outcome, subject) = (entry.action(), entry.outcome(), entry.subject());
-        let time = entry.request_time.unwrap_or_default();
-        let time = OffsetDateTime::from_unix_timestamp(time.seconds);
-        let time = time.unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let gone = matches!(action, Action::DeleteUser | Action::DeleteGroup)
             && outcome == Outcome::Applied;
         let section = match subject {
@@ -78,8 +67,7 @@ impl Shown {
             .flatten();
         let reads = entry.method == "GET";
         Self {
-            when: time.format(PLAIN).unwrap_or_default(),
-            iso: time.format(&Rfc3339).unwrap_or_default(),
+            when: exact_moment(entry.request_time.as_ref()).unwrap_or_default(),
             what: what(action),
             who: who(&entry),
             who_page: if linked {

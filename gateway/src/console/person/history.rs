@@ -9,6 +9,7 @@ use muster_scim::schema::{ENTERPRISE_USER, MUSTER_USER};
 use serde_json::Value;
 use tonic::Status;
 
+use super::super::moment::{Moment, moment};
 use super::super::session::Signed;
 use crate::Gateway;
 use crate::scim::to_scim;
@@ -18,10 +19,7 @@ use crate::scim::to_scim;
 pub(in super::super) struct Change {
     /// What happened: `Created`, `Changed`.
     pub what: &'static str,
-    /// When, in UTC, for machines.
-    pub at: String,
-    /// When, in UTC, for people.
-    pub when: String,
+    pub when: Moment,
     /// Who made it.
     pub who: String,
     pub differences: Vec<Difference>,
@@ -63,7 +61,6 @@ pub(in super::super) fn shown(
 ) -> Vec<Change> {
     let show = |change: &UserChange| {
         let metadata = change.metadata.clone().unwrap_or_default();
-        let time = metadata.write_time.unwrap_or_default();
         let empty = User::default();
         Change {
             what: match change.kind() {
@@ -71,8 +68,7 @@ pub(in super::super) fn shown(
                 ChangeKind::Deleted => "Deleted",
                 ChangeKind::Updated | ChangeKind::Unspecified => "Changed",
             },
-            at: super::super::time::machine(time),
-            when: super::super::time::people(time),
+            when: moment(metadata.write_time.as_ref()).unwrap_or_default(),
             who: who(metadata.actor.as_ref(), names),
             differences: differences(
                 change.before.as_ref().unwrap_or(&empty),

@@ -1,7 +1,7 @@
 //! How far an organisation is with the guide: what its provisioning log, its totals and the people
 //! who came last say. Nothing is counted for it.
 
-use muster_proto::approver::v1::GetApproverTotalsRequest;
+use muster_proto::approver::v1::{GetApproverTotalsRequest, ListUsersWithPendingApproversRequest};
 use muster_proto::group::v1::{GroupView, ListGroupsRequest};
 use muster_proto::identity::v1::{
     ListProvisioningLogRequest, ListUsersRequest, Origin, ProvisioningAction as Action,
@@ -29,6 +29,9 @@ pub(super) struct Progress {
     pub groups: i64,
     pub declared: i64,
     pub in_force: i64,
+    /// Whether a declared approver belongs to nobody yet. Others that are not in force have left, or
+    /// are somebody's own address: nothing waits for them.
+    pub waits_for_approvers: bool,
     pub attributes: Vec<Seen>,
     pub people_seen: usize,
     pub failures: Vec<Shown>,
@@ -73,6 +76,16 @@ impl Progress {
             let request = GetApproverTotalsRequest { organisation_id: organisation_id() };
             Ok(parts.approvers.clone().get_approver_totals(request).await?.into_inner())
         };
+        let waiting = async {
+            let request = ListUsersWithPendingApproversRequest {
+                organisation_id: organisation_id(),
+                page_size: 1,
+                page_token: String::new(),
+            };
+            let mut approvers = parts.approvers.clone();
+            let waiting = approvers.list_users_with_pending_approvers(request).await?;
+            Ok(!waiting.into_inner().user_ids.is_empty())
+        };
         let failures = async {
             let request = ListProvisioningLogRequest {
                 organisation_id: organisation_id(),
@@ -85,8 +98,8 @@ impl Progress {
         };
         let keys = keys(gateway, organisation);
         let last = last_people(gateway, organisation);
-        let (counts, users, groups, approvers, failures, keys, last) =
-            tokio::try_join!(summary, users, groups, approvers, failures, keys, last)?;
+        let (counts, users, groups, approvers, waits_for_approvers, failures, keys, last) =
+            tokio::try_join!(summary, users, groups, approvers, waiting, failures, keys, last)?;
         let usable = keys.iter().filter(|key| key.revoke_time.is_none()).count();
         let names = labels(keys);
         Ok(Self {
@@ -96,6 +109,7 @@ impl Progress {
             groups: groups.into(),
             declared: approvers.declared_count,
             in_force: approvers.in_force_count,
+            waits_for_approvers,
             attributes: attributes(&last),
             people_seen: last.len(),
             failures: failures.into_iter().map(|entry| Shown::of(entry, &names)).collect(),
@@ -156,13 +170,19 @@ impl Progress {
         self.sum(&[Action::ReplaceUser, Action::PatchUser], DONE)
     }
 
-    /// Step 3: people came from Okta, or those who are here were matched.
+    /// People came from Okta, or those who are here were matched.
     pub(super) fn is_assigned(&self) -> bool {
         self.created() > 0 || (self.is_imported() && self.updated() > 0)
     }
 
-    pub(super) fn unresolved(&self) -> i64 {
+    /// How many declared approvers do not approve.
+    pub(super) fn not_in_force(&self) -> i64 {
         self.declared - self.in_force
+    }
+
+    /// Step 3: people are assigned, and nobody waits for an approver.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_assigned() && !self.waits_for_approvers
     }
 
     /// Step 4: groups were pushed.
@@ -181,11 +201,7 @@ impl Progress {
 
     /// Step 5: nothing is left to do.
     pub(super) fn is_verified(&self) -> bool {
-        self.is_connected()
-            && self.is_mapped()
-            && self.is_assigned()
-            && self.is_pushed()
-            && self.unresolved() == 0
+        self.is_connected() && self.is_mapped() && self.is_complete() && self.is_pushed()
     }
 
     /// The number of the first step that is not done; 6 where all are.
@@ -193,7 +209,7 @@ impl Progress {
         let steps = [
             self.is_connected() && !self.uses_refused_key(),
             self.is_mapped(),
-            self.is_assigned() && self.unresolved() == 0,
+            self.is_complete(),
             self.is_pushed(),
             self.is_verified(),
         ];
@@ -298,6 +314,7 @@ mod tests {
             groups: 0,
             declared: 0,
             in_force: 0,
+            waits_for_approvers: false,
             attributes: attributes(&[]),
             people_seen: 0,
             failures: Vec::new(),
@@ -326,6 +343,20 @@ mod tests {
         ]);
         assert!(!mended.uses_refused_key());
         assert!(!progress(&[(Action::RefusedKey, Outcome::Failed, 2)]).is_connected());
+    }
+
+    #[test]
+    fn an_approver_who_has_left_keeps_nobody_waiting() {
+        let mut progress = progress(&[
+            (Action::CreateUser, Outcome::Applied, 1),
+            (Action::CreateGroup, Outcome::Applied, 2),
+        ]);
+        progress.people_seen = 1;
+        progress.attributes.iter_mut().for_each(|seen| seen.count = 1);
+        (progress.declared, progress.in_force) = (3, 2);
+        assert_eq!((progress.now(), progress.not_in_force()), (6, 1));
+        progress.waits_for_approvers = true;
+        assert_eq!((progress.now(), progress.is_verified()), (3, false));
     }
 
     #[test]
