@@ -94,7 +94,42 @@ pub(super) fn all(here: &Here) -> Vec<Call> {
             .await
         };
     });
-    calls.extend(of!("muster.identity.v1.SessionService", client, {
+    calls.extend(sessions(&client));
+    calls.extend(of!(
+        "muster.identity.v1.AuditService",
+        AuditServiceClient::new(here.identity.clone()),
+        {
+            "CreateAuditEvent" => |c, s| c.create_audit_event(CreateAuditEventRequest {
+                event: Some(AuditEvent {
+                    organisation_id: organisation(&s),
+                    action: AuditAction::Exported.into(),
+                    subject: "People".into(),
+                    ..AuditEvent::default()
+                }),
+            });
+            "ListAuditEvents" => |c, s| c.list_audit_events(ListAuditEventsRequest {
+                organisation_id: organisation(&s),
+                ..ListAuditEventsRequest::default()
+            });
+        }
+    ));
+    calls.extend(provisioning_log(here));
+    calls.extend(imports(here));
+    calls.extend(of!(
+        "muster.identity.v1.ReportService",
+        ReportServiceClient::new(here.identity.clone()),
+        {
+            "GetHeadCounts" => |c, s| c.get_head_counts(GetHeadCountsRequest {
+                organisation_id: organisation(&s),
+            });
+        }
+    ));
+    calls
+}
+
+fn sessions(client: &Admins) -> Vec<Call> {
+    use identity::*;
+    of!("muster.identity.v1.SessionService", client.clone(), {
         "SignIn" => |c, s| async {
             let (admin, _) = c.signed_in(&s).await?;
             let password = PASSWORD.into();
@@ -150,37 +185,7 @@ pub(super) fn all(here: &Here) -> Vec<Call> {
             })
             .await
         };
-    }));
-    calls.extend(of!(
-        "muster.identity.v1.AuditService",
-        AuditServiceClient::new(here.identity.clone()),
-        {
-            "CreateAuditEvent" => |c, s| c.create_audit_event(CreateAuditEventRequest {
-                event: Some(AuditEvent {
-                    organisation_id: organisation(&s),
-                    action: AuditAction::Exported.into(),
-                    subject: "People".into(),
-                    ..AuditEvent::default()
-                }),
-            });
-            "ListAuditEvents" => |c, s| c.list_audit_events(ListAuditEventsRequest {
-                organisation_id: organisation(&s),
-                ..ListAuditEventsRequest::default()
-            });
-        }
-    ));
-    calls.extend(provisioning_log(here));
-    calls.extend(imports(here));
-    calls.extend(of!(
-        "muster.identity.v1.ReportService",
-        ReportServiceClient::new(here.identity.clone()),
-        {
-            "GetHeadCounts" => |c, s| c.get_head_counts(GetHeadCountsRequest {
-                organisation_id: organisation(&s),
-            });
-        }
-    ));
-    calls
+    })
 }
 
 /// A secret that nobody has.
