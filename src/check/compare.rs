@@ -181,7 +181,9 @@ mod tests {
             known("bo@a.example", approver("bo@a.example", ApproverState::InForce, "bo"));
         known.users.total = 4;
         let group = Group { member_ids: vec!["ann".into(), "gone".into()], ..Group::default() };
-        known.groups = Listed { list: vec![group], total: 1 };
+        known.groups = Listed { list: vec![Group { member_count: 2, ..group }], total: 1 };
         assert_eq!(differences(&known).len(), 2);
+        known.groups.list[0].member_count = 3;
+        assert_eq!(differences(&known).len(), 3);
     }
 }
