@@ -11,6 +11,7 @@ mod bulk;
 mod check;
 mod command_line;
 mod console;
+mod console_speed;
 mod csv;
 mod docs;
 mod faults;

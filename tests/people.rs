@@ -1,13 +1,12 @@
 //! People and groups in the console.
 
-use std::time::Instant;
-
 use muster_proto::identity::v1::SearchUsersRequest;
 use serde_json::{Value, json};
 
+use crate::console_speed::crowd;
 use crate::log::logged;
 use crate::support::browser::{Browser, Page, email};
-use crate::support::system::{System, Tenant, both, run_sql, together};
+use crate::support::system::{Tenant, both, together};
 
 const MUSTER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
 
@@ -173,75 +172,6 @@ async fn a_list_is_read_page_by_page_forth_and_back() {
             }
             assert_eq!(names(&page.text), first, "{query}");
         }
-    }
-}
-
-/// A hundred thousand people straight into identity's tables.
-fn crowd(system: &System, tenant: &Tenant, count: usize) {
-    let organisation = &tenant.id;
-    let prefix = &uuid::Uuid::now_v7().to_string()[..24];
-    run_sql(
-        &system.database_url("postgres"),
-        &format!(
-            "WITH people AS (
-                 SELECT ('{prefix}' || lpad(n::text, 12, '0'))::uuid AS id, n,
-                        (ARRAY['ann', 'bo', 'eva', 'katarina'])[1 + n % 4] AS given,
-                        'novak' || lpad(to_hex(n * 7919 % 4096), 3, '0') AS family
-                   FROM generate_series(1, {count}) AS n
-             ), made AS (
-                 INSERT INTO identity.users
-                        (organisation_id, user_id, revision, created_at, updated_at, origin, active,
-                         user_name_key, document, search)
-                 SELECT '{organisation}', id, 1, now(), now(), 1, true, given || n,
-                        jsonb_build_object('user_name', given || n, 'active', true,
-                                           'name', jsonb_build_object('given_name', given,
-                                                                      'family_name', family)),
-                        '{{}}'
-                   FROM people
-                 RETURNING user_id
-             )
-             INSERT INTO identity.listed_user
-                    (organisation_id, user_id, active, origin, content_region, custom_field_1,
-                     custom_field_1_key, words)
-             SELECT '{organisation}', id, n % 20 <> 0, CASE WHEN n % 50 = 0 THEN 2 ELSE 1 END,
-                    1 + n % 6, 'Job ' || n % 30, 'job ' || n % 30,
-                    given || ' ' || family || ' ' || given || n || ' ' || given || n || '@a.example'
-               FROM people, (SELECT count(*) FROM made) AS wait;
-             ANALYZE identity.users; ANALYZE identity.listed_user"
-        ),
-    );
-}
-
-#[tokio::test]
-async fn a_hundred_thousand_people_are_searched_in_a_moment() {
-    let system = together();
-    let tenant = system.tenant().await;
-    crowd(system, &tenant, 100_000);
-    let console = system.admin(&tenant.id, &email("ada")).await;
-    for (query, expected) in [
-        ("", 50),
-        ("search=novak", 50),
-        ("search=a.example", 50),
-        ("search=katarina7331@", 1),
-        ("search=bo+novak1", 50),
-        ("search=nobody", 0),
-        ("search=ka", 50),
-        ("active=no", 50),
-        ("source=other&search=eva", 50),
-        ("region=SE&field1=job+4", 50),
-        ("country=unknown", 0),
-        ("approvers=pending", 0),
-        ("size=200&search=eva", 200),
-    ] {
-        let mut times = Vec::new();
-        for _ in 0..5 {
-            let start = Instant::now();
-            let page = console.get(&format!("/admin/people?{query}")).await;
-            times.push(start.elapsed());
-            assert_eq!(names(&page.text).len(), expected, "{query}");
-        }
-        times.sort();
-        eprintln!("People, {query:?}: {:?} at the median", times[2]);
     }
 }
 
@@ -778,24 +708,4 @@ async fn reports_count_people_by_region_group_and_custom_field() {
         assert!(page.text.contains("<svg class=\"chart\""), "{}", page.text);
         assert!(page.text.contains("=Chef"), "{}", page.text);
     }
-}
-
-#[tokio::test]
-async fn a_hundred_thousand_people_are_counted_in_a_moment() {
-    let system = together();
-    let tenant = system.tenant().await;
-    crowd(system, &tenant, 100_000);
-    // The counts are remembered by the feed's newest change, which a crowd does not make.
-    create(&tenant, &person("Ann", "Bell", "ann@a.example")).await;
-    let console = system.admin(&tenant.id, &email("ada")).await;
-    let mut times = Vec::new();
-    for _ in 0..5 {
-        let start = Instant::now();
-        let page = console.get("/admin/reports").await;
-        times.push(start.elapsed());
-        assert!(page.text.contains("Job 4"), "{}", page.text);
-    }
-    let first = times[0];
-    times.sort();
-    eprintln!("Reports: {first:?} at first, {:?} at the median", times[2]);
 }
