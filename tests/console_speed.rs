@@ -18,7 +18,7 @@ fn id(prefix: &str, n: usize) -> String {
 }
 
 /// So many people straight into identity's tables; how their ids begin. Everybody has an approver:
-/// the first ten thousand the first, the others the first of their ten, and every thousandth
+/// the first ten thousand the first, most of the others one of their ten, and every thousandth
 /// nobody who is there.
 pub(crate) fn crowd(system: &System, tenant: &Tenant, count: usize) -> String {
     let organisation = &tenant.id;
@@ -33,13 +33,14 @@ pub(crate) fn crowd(system: &System, tenant: &Tenant, count: usize) -> String {
                     (ARRAY['ann', 'bo', 'eva', 'katarina'])[1 + n % 4] || n || '@a.example' AS email,
                     CASE WHEN n % 1000 = 0 THEN 'nobody' || n || '@a.example'
                          WHEN n <= 10000 THEN 'bo1@a.example'
+                         WHEN n % 10 IN (0, 2) THEN 'katarina3@a.example'
                          ELSE 'eva' || n / 10 * 10 + 2 - n / 10 * 10 % 4 || '@a.example'
                     END AS approver
                FROM generate_series(1, {count}) AS n;
              INSERT INTO identity.users
                     (organisation_id, user_id, revision, created_at, updated_at, origin, active,
                      user_name_key, primary_email_key, document, search)
-             SELECT '{organisation}', id, 1, now(), now() + n * interval '1 ms', 1, n % 20 <> 0,
+             SELECT '{organisation}', id, 1, now(), now(), 1, n % 20 <> 0,
                     given || n, email,
                     jsonb_build_object(
                         'user_name', given || n, 'active', n % 20 <> 0,
@@ -171,6 +172,7 @@ fn lists(prefix: &str, key: &str) -> Vec<(String, usize)> {
         ("group=team+2&size=200", 200),
         ("group=team+2&search=nobody", 0),
         ("group=team+2&approvers=pending", 0),
+        ("group=team+2&active=no", 5),
         ("group=nobody", 0),
         ("size=200&search=eva", 200),
     ];
