@@ -54,7 +54,7 @@ pub(crate) fn crowd(system: &System, tenant: &Tenant, count: usize) -> String {
                     (organisation_id, user_id, active, origin, content_region, unknown_country,
                      custom_field_1, custom_field_1_key, words)
              SELECT '{organisation}', id, n % 20 <> 0, CASE WHEN n % 50 = 0 THEN 2 ELSE 1 END,
-                    1 + n % 6, CASE WHEN n % 500 = 0 THEN 'UK' END,
+                    1 + n % 6, CASE n % 1000 WHEN 0 THEN 'UK' WHEN 500 THEN 'Z' || chr(65 + n / 1000 % 26) END,
                     'Job ' || n % 30, 'job ' || n % 30,
                     given || ' ' || family || ' ' || given || n || ' ' || email
                FROM people;
@@ -74,8 +74,8 @@ pub(crate) fn crowd(system: &System, tenant: &Tenant, count: usize) -> String {
     prefix
 }
 
-/// A thousand groups: everybody in two, the first thousandth of them in the first group too, ten
-/// thousand in the second, and the second person in fifty.
+/// A thousand groups: everybody in two, ten
+/// thousand in the second, the second person in fifty, and the fourth in all.
 fn groups(system: &System, tenant: &Tenant, prefix: &str) {
     let organisation = &tenant.id;
     let group = "('{prefix}' || lpad(g::text, 12, '0'))::uuid".replace("{prefix}", prefix);
@@ -93,7 +93,8 @@ fn groups(system: &System, tenant: &Tenant, prefix: &str) {
                FROM (SELECT 1 + n % 1000, n FROM generate_series(1, {PEOPLE}) AS n
                       UNION SELECT 1 + n / 100 % 1000, n FROM generate_series(1, {PEOPLE}) AS n
                       UNION SELECT 2, n FROM generate_series(1, 100000, 10) AS n
-                      UNION SELECT g, 2 FROM generate_series(100, 147) AS g) AS members (g, n);
+                      UNION SELECT g, 2 FROM generate_series(100, 147) AS g
+                      UNION SELECT g, 4 FROM generate_series(1, 1000) AS g) AS members (g, n);
              UPDATE groups.groups AS g
                 SET member_count = (SELECT count(*) FROM groups.membership AS m
                                      WHERE m.organisation_id = g.organisation_id
@@ -218,6 +219,7 @@ async fn others(console: &Browser, prefix: &str, key: &str) -> Vec<(&'static str
         ("Set-up", "/admin".into()),
         ("a person who approves for ten thousand", person(1)),
         ("a person in fifty groups", person(2)),
+        ("a person in every group", person(4)),
         ("a person with forty changes", person(3)),
         ("older changes", format!("{}?history={older}", person(3))),
         ("editing a person", format!("{}/edit", person(2))),
