@@ -18,7 +18,7 @@ fn id(prefix: &str, n: usize) -> String {
 }
 
 /// So many people straight into identity's tables; how their ids begin. Everybody has an approver:
-/// the first ten thousand the first, the others the first of their ten, and every thousandth
+/// the first ten thousand the first, most of the others one of their ten, and every thousandth
 /// nobody who is there.
 pub(crate) fn crowd(system: &System, tenant: &Tenant, count: usize) -> String {
     let organisation = &tenant.id;
@@ -33,13 +33,14 @@ pub(crate) fn crowd(system: &System, tenant: &Tenant, count: usize) -> String {
                     (ARRAY['ann', 'bo', 'eva', 'katarina'])[1 + n % 4] || n || '@a.example' AS email,
                     CASE WHEN n % 1000 = 0 THEN 'nobody' || n || '@a.example'
                          WHEN n <= 10000 THEN 'bo1@a.example'
+                         WHEN n % 10 IN (0, 2) THEN 'katarina3@a.example'
                          ELSE 'eva' || n / 10 * 10 + 2 - n / 10 * 10 % 4 || '@a.example'
                     END AS approver
                FROM generate_series(1, {count}) AS n;
              INSERT INTO identity.users
                     (organisation_id, user_id, revision, created_at, updated_at, origin, active,
                      user_name_key, primary_email_key, document, search)
-             SELECT '{organisation}', id, 1, now(), now() + n * interval '1 ms', 1, n % 20 <> 0,
+             SELECT '{organisation}', id, 1, now(), now(), 1, n % 20 <> 0,
                     given || n, email,
                     jsonb_build_object(
                         'user_name', given || n, 'active', n % 20 <> 0,
@@ -53,7 +54,7 @@ pub(crate) fn crowd(system: &System, tenant: &Tenant, count: usize) -> String {
                     (organisation_id, user_id, active, origin, content_region, unknown_country,
                      custom_field_1, custom_field_1_key, words)
              SELECT '{organisation}', id, n % 20 <> 0, CASE WHEN n % 50 = 0 THEN 2 ELSE 1 END,
-                    1 + n % 6, CASE WHEN n % 500 = 0 THEN 'UK' END,
+                    1 + n % 6, CASE n % 1000 WHEN 0 THEN 'UK' WHEN 500 THEN 'Z' || chr(65 + n / 1000 % 26) END,
                     'Job ' || n % 30, 'job ' || n % 30,
                     given || ' ' || family || ' ' || given || n || ' ' || email
                FROM people;
@@ -73,8 +74,8 @@ pub(crate) fn crowd(system: &System, tenant: &Tenant, count: usize) -> String {
     prefix
 }
 
-/// A thousand groups: everybody in two, the first thousandth of them in the first group too, ten
-/// thousand in the second, and the second person in fifty.
+/// A thousand groups: everybody in two, ten
+/// thousand in the second, the second person in fifty, and the fourth in all.
 fn groups(system: &System, tenant: &Tenant, prefix: &str) {
     let organisation = &tenant.id;
     let group = "('{prefix}' || lpad(g::text, 12, '0'))::uuid".replace("{prefix}", prefix);
@@ -92,7 +93,8 @@ fn groups(system: &System, tenant: &Tenant, prefix: &str) {
                FROM (SELECT 1 + n % 1000, n FROM generate_series(1, {PEOPLE}) AS n
                       UNION SELECT 1 + n / 100 % 1000, n FROM generate_series(1, {PEOPLE}) AS n
                       UNION SELECT 2, n FROM generate_series(1, 100000, 10) AS n
-                      UNION SELECT g, 2 FROM generate_series(100, 147) AS g) AS members (g, n);
+                      UNION SELECT g, 2 FROM generate_series(100, 147) AS g
+                      UNION SELECT g, 4 FROM generate_series(1, 1000) AS g) AS members (g, n);
              UPDATE groups.groups AS g
                 SET member_count = (SELECT count(*) FROM groups.membership AS m
                                      WHERE m.organisation_id = g.organisation_id
@@ -171,6 +173,7 @@ fn lists(prefix: &str, key: &str) -> Vec<(String, usize)> {
         ("group=team+2&size=200", 200),
         ("group=team+2&search=nobody", 0),
         ("group=team+2&approvers=pending", 0),
+        ("group=team+2&active=no", 5),
         ("group=nobody", 0),
         ("size=200&search=eva", 200),
     ];
@@ -216,6 +219,7 @@ async fn others(console: &Browser, prefix: &str, key: &str) -> Vec<(&'static str
         ("Set-up", "/admin".into()),
         ("a person who approves for ten thousand", person(1)),
         ("a person in fifty groups", person(2)),
+        ("a person in every group", person(4)),
         ("a person with forty changes", person(3)),
         ("older changes", format!("{}?history={older}", person(3))),
         ("editing a person", format!("{}/edit", person(2))),

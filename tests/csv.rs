@@ -73,7 +73,7 @@ async fn a_file_is_checked_then_imported_and_updates_when_it_comes_again() {
             "<dt>People in the file</dt><dd>2</dd>",
             "<dt>To add</dt><dd>1</dd>",
             "<dt>To update</dt><dd>1</dd>",
-            "<dt>Columns that are not</dt><dd>shoe size</dd>",
+            "<dt>Columns that are ignored</dt><dd>shoe size</dd>",
         ] {
             assert!(page.contains(shown), "{shown}: {page}");
         }

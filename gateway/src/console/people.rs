@@ -20,6 +20,8 @@ use crate::Gateway;
 
 /// How many groups are offered to choose from while a name is typed.
 const SUGGESTED_GROUPS: i32 = 100;
+/// How many of the country codes that are not known are named above the list.
+const COUNTRIES: usize = 20;
 
 pub(super) fn routes() -> Router<Gateway> {
     Router::new().route("/admin/people", get(list))

@@ -29,6 +29,8 @@ use crate::scim::representation;
 
 /// How many changes a page shows.
 const CHANGES: i32 = 20;
+/// How many groups and approvers.
+const ROWS: usize = 100;
 /// How many of the requests that were about the person.
 const CALLS: i32 = 10;
 

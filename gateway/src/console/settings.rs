@@ -121,7 +121,7 @@ async fn show(
 fn notice(done: &str) -> Option<&'static str> {
     Some(match done {
         "saved" => "Saved.",
-        "key-revoked" => "The API key is revoked. Whoever uses it is refused from now on.",
+        "key-revoked" => "The API key is revoked. Requests that still use it are refused.",
         "admin-removed" => "The admin is removed and signed out.",
         "signed-out" => "They are signed out everywhere.",
         "password" => "Your password is changed. You are signed out everywhere else.",

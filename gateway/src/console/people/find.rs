@@ -4,28 +4,24 @@
 //! name users in order, and identity is asked which of them meet the rest. A page looks at so many
 //! at most, and says where the next goes on.
 
-use std::collections::BTreeSet;
+mod named;
 
-use muster_proto::approver::v1::{
-    ApproverState, BatchGetApproversRequest, ListUsersWithPendingApproversRequest,
-};
-use muster_proto::filter::v1::comparison::Operand;
-use muster_proto::filter::v1::filter::Kind;
-use muster_proto::filter::v1::{Comparison, Filter, Ids, Operator};
-use muster_proto::group::v1::ListUsersInGroupsRequest;
+use muster_proto::filter::v1::Ids;
 use muster_proto::identity::v1::{ContentRegion, SearchUsersRequest, User};
 use serde::{Deserialize, Serialize};
 
+use self::named::{Named, group_named, members, still_named, waiting, waiting_members};
 use super::super::frame::Problem;
 use crate::Gateway;
 
 /// How many people a page has that does not say, and at most.
 const DEFAULT_PAGE: i32 = 50;
 const LARGEST_PAGE: i32 = 200;
-/// How many users another service names at once.
-const BATCH: i32 = 1_000;
-/// How often it is asked for one page.
-const ROUNDS: usize = 10;
+/// How many users another service names at once, time after time: few where a page is soon full,
+/// and many where it is not. Then the page ends.
+const ROUNDS: [i32; 3] = [1_000, 4_000, 5_000];
+/// So few found by identity alone are asked about, however many the other service names.
+const FEW: i32 = 50;
 
 /// What the query of an address asks for. A field that is empty asks for nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +103,10 @@ impl Criteria {
         }
     }
 
+    fn is_pending(&self) -> bool {
+        self.approvers == "pending"
+    }
+
     /// What identity knows of it.
     fn of_identity(&self, organisation: &str) -> SearchUsersRequest {
         let asked = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
@@ -155,7 +155,7 @@ pub(in super::super) async fn find(
     criteria: &Criteria,
     size: i32,
 ) -> Result<Found, Problem> {
-    if criteria.group.trim().is_empty() && criteria.approvers != "pending" {
+    if criteria.group.trim().is_empty() && !criteria.is_pending() {
         let request = SearchUsersRequest {
             page_token: criteria.page.clone(),
             page_size: size,
@@ -183,14 +183,28 @@ async fn among_named(
     size: i32,
 ) -> Result<Found, Problem> {
     let size = usize::try_from(size).unwrap_or_default();
+    let group = match criteria.group.trim() {
+        "" => None,
+        name => Some(group_named(gateway, organisation, name).await?),
+    };
+    if let Some(found) = among_few(gateway, organisation, criteria, group.as_deref(), size).await? {
+        return Ok(found);
+    }
     let mut found = Found::default();
     let mut after = criteria.page.clone();
-    for _ in 0..ROUNDS {
-        let (ids, next) = named(gateway, organisation, criteria, after).await?;
+    for round in ROUNDS {
+        let named = match group.as_deref() {
+            None => waiting(gateway, organisation, after, round).await?,
+            Some("") => Named::default(),
+            Some(group) if criteria.is_pending() => {
+                waiting_members(gateway, organisation, group, after).await?
+            }
+            Some(group) => members(gateway, organisation, group, after, round).await?,
+        };
         let left = size - found.users.len();
         let request = SearchUsersRequest {
             page_size: i32::try_from(left).unwrap_or(i32::MAX),
-            among: Some(Ids { ids }),
+            among: Some(Ids { ids: named.ids }),
             ..criteria.of_identity(organisation)
         };
         let answer = gateway.parts.users.clone().search_users(request).await?.into_inner();
@@ -198,73 +212,51 @@ async fn among_named(
         found.user_count = answer.user_count;
         found.active_user_count = answer.active_user_count;
         let is_full = found.users.len() >= size;
-        if is_full && (!answer.next_page_token.is_empty() || !next.is_empty()) {
+        if is_full && (!answer.next_page_token.is_empty() || !named.next.is_empty()) {
             found.next = found.users.last().map(|user| user.id.clone());
             return Ok(found);
         }
-        if next.is_empty() {
+        if named.next.is_empty() {
             return Ok(found);
         }
-        after = next;
+        after = named.next;
     }
     found.is_cut = true;
     found.next = Some(after);
     Ok(found)
 }
 
-/// Those after `after` who are in the group and wait for an approver, as far as that is asked; and
-/// after whom to go on.
-async fn named(
+/// The same page where identity alone finds few; none where they are many.
+async fn among_few(
     gateway: &Gateway,
     organisation: &str,
     criteria: &Criteria,
-    after: String,
-) -> Result<(Vec<String>, String), Problem> {
-    let organisation_id = organisation.to_owned();
-    let group = criteria.group.trim();
-    if group.is_empty() {
-        let request = ListUsersWithPendingApproversRequest {
-            organisation_id,
-            page_size: BATCH,
-            page_token: after,
-        };
-        let mut approvers = gateway.parts.approvers.clone();
-        let answer = approvers.list_users_with_pending_approvers(request).await?.into_inner();
-        return Ok((answer.user_ids, answer.next_page_token));
+    group: Option<&str>,
+    size: usize,
+) -> Result<Option<Found>, Problem> {
+    let request = SearchUsersRequest { page_size: FEW, ..criteria.of_identity(organisation) };
+    let everybody = Criteria::default().of_identity(organisation);
+    if request == (SearchUsersRequest { page_size: FEW, ..everybody }) {
+        return Ok(None);
     }
-    let name = Comparison {
-        attribute: "display_name".to_owned(),
-        operator: Operator::Equal.into(),
-        operand: Some(Operand::Text(group.to_owned())),
-    };
-    let request = ListUsersInGroupsRequest {
-        organisation_id,
-        filter: Some(Filter { kind: Some(Kind::Comparison(name)) }),
-        page_size: BATCH,
-        page_token: after,
-    };
-    let mut groups = gateway.parts.groups.clone();
-    let answer = groups.list_users_in_groups(request).await?.into_inner();
-    let mut ids = answer.user_ids;
-    if criteria.approvers == "pending" {
-        let waiting = waiting(gateway, organisation, ids.clone()).await?;
-        ids.retain(|id| waiting.contains(id));
+    let answer = gateway.parts.users.clone().search_users(request).await?.into_inner();
+    if !answer.next_page_token.is_empty() {
+        return Ok(None);
     }
-    Ok((ids, answer.next_page_token))
-}
-
-/// Those of these users who wait for an approver.
-async fn waiting(
-    gateway: &Gateway,
-    organisation: &str,
-    user_ids: Vec<String>,
-) -> Result<BTreeSet<String>, Problem> {
-    let request = BatchGetApproversRequest { organisation_id: organisation.to_owned(), user_ids };
-    let answer = gateway.parts.approvers.clone().batch_get_approvers(request).await?.into_inner();
-    let waits = answer.users.into_iter().filter(|user| {
-        user.approvers.iter().any(|approver| approver.state() == ApproverState::Pending)
-    });
-    Ok(waits.map(|user| user.user_id).collect())
+    let few = answer.users.iter().map(|user| user.id.clone()).filter(|id| *id > criteria.page);
+    let named =
+        still_named(gateway, organisation, few.collect(), group, criteria.is_pending()).await?;
+    let mut users = answer.users;
+    users.retain(|user| named.contains(&user.id));
+    let is_more = users.len() > size;
+    users.truncate(size);
+    Ok(Some(Found {
+        next: users.last().filter(|_| is_more).map(|user| user.id.clone()),
+        users,
+        user_count: answer.user_count,
+        active_user_count: answer.active_user_count,
+        ..Found::default()
+    }))
 }
 
 #[cfg(test)]

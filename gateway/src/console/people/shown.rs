@@ -71,7 +71,7 @@ impl Declared {
 impl From<Approver> for Declared {
     fn from(approver: Approver) -> Self {
         let (class, state, why) = match approver.state() {
-            ApproverState::InForce => ("good", "In force", "The address is an active person's."),
+            ApproverState::InForce => ("good", "In force", "The address belongs to an active person."),
             ApproverState::Suspended => (
                 "off",
                 "Suspended",
@@ -85,7 +85,7 @@ impl From<Approver> for Declared {
             ApproverState::Pending | ApproverState::Unspecified => (
                 "wait",
                 "Pending",
-                "Nobody has this address yet. It comes into force by itself when somebody does.",
+                "Nobody in Muster has this address yet. It comes into force by itself when somebody does.",
             ),
         };
         Self { approver, class, state, why }

@@ -122,6 +122,9 @@ pub(crate) async fn approvees(
 }
 
 /// The users after `after` of whose declared approvers one belongs to nobody, by id.
+///
+/// `OFFSET 0` keeps the planner from joining everybody to find the first few: whoever is declared is
+/// looked up one by one, in order, until the page is full.
 pub(crate) async fn users_waiting(
     connection: &mut PgConnection,
     organisation: OrganisationId,
@@ -134,7 +137,8 @@ pub(crate) async fn users_waiting(
             WHERE d.organisation_id = $1 AND d.approver_id IS NULL
               AND ($2::uuid IS NULL OR d.user_id > $2)
               AND NOT EXISTS (SELECT FROM approver.person AS p
-                               WHERE p.organisation_id = $1 AND p.email_key = d.email_key)
+                               WHERE p.organisation_id = $1 AND p.email_key = d.email_key
+                              OFFSET 0)
             ORDER BY 1 LIMIT $3"#,
         organisation as OrganisationId,
         after as Option<UserId>,

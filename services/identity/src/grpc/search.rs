@@ -14,7 +14,7 @@ use crate::store::search as store;
 use crate::{Error, Identity};
 
 /// The most users that a search is limited to.
-const MOST_AMONG: usize = 1_000;
+const MOST_AMONG: usize = 5_000;
 /// The longest text that is looked for, in bytes.
 const LONGEST_QUERY: usize = 1_000;
 
