@@ -227,6 +227,8 @@ async fn log(browser: &Chromium, pages: &mut Pages) {
     browser.says("Trace").await;
     look_at(browser, pages, "log-entry").await;
     for (name, path) in [
+        ("reports", "/admin/reports"),
+        ("import", "/admin/people/import"),
         ("activity", "/admin/settings/activity"),
         ("password", "/admin/settings/password"),
         ("nothing", "/admin/nothing"),

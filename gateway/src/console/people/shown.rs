@@ -71,7 +71,9 @@ impl Declared {
 impl From<Approver> for Declared {
     fn from(approver: Approver) -> Self {
         let (class, state, why) = match approver.state() {
-            ApproverState::InForce => ("good", "In force", "The address belongs to an active person."),
+            ApproverState::InForce => {
+                ("good", "In force", "The address belongs to an active person.")
+            }
             ApproverState::Suspended => (
                 "off",
                 "Suspended",
