@@ -1,6 +1,7 @@
 //! A real browser: Chromium, driven as a person would.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,8 @@ impl Chromium {
             .arg("--port=0")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            // A group of its own, with the browser in it, so that both end together.
+            .process_group(0)
             .spawn()
             .expect("chromedriver is missing; cargo xtask test installs it");
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
@@ -285,8 +288,9 @@ impl Chromium {
 
 impl Drop for Chromium {
     fn drop(&mut self) {
-        // Of a test that failed; the browser ends with its driver.
-        drop(self.driver.kill());
+        // Where a test has failed, nobody has told the browser to end.
+        let group = format!("-{}", self.driver.id());
+        drop(Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status());
         drop(self.driver.wait());
     }
 }
