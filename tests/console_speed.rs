@@ -179,7 +179,7 @@ fn lists(prefix: &str, key: &str) -> Vec<(String, usize)> {
     ];
     let groups = [("", 50), ("search=team+99", 11), ("search=x", 0), ("after=team+5", 50)];
     let entries = [
-        ("".to_owned(), 100),
+        (String::new(), 100),
         ("show=changes".into(), 100),
         ("show=failed".into(), 100),
         ("show=in-part".into(), 100),
