@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -175,6 +176,11 @@ impl Chromium {
         let field = self.field(label).await;
         field.clear().await.unwrap();
         field.send_keys(text).await.unwrap();
+    }
+
+    /// Chooses a file in the field of a label.
+    pub(crate) async fn choose_file(&self, label: &str, path: &Path) {
+        self.field(label).await.send_keys(path.to_str().unwrap()).await.unwrap();
     }
 
     /// The field that a label names, found as assistive technology does.

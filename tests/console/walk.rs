@@ -12,7 +12,7 @@ use serde_json::json;
 use super::chromium::{Chromium, Look};
 use super::pages::{Pages, look_at};
 use crate::support::process::MUSTER;
-use crate::support::system::{System, together};
+use crate::support::system::{System, scratch, together};
 
 /// Runs the program as an operator does; what it printed, which is one line.
 fn operate(system: &System, args: &[&str]) -> String {
@@ -147,6 +147,8 @@ async fn an_admin_connects_okta_by_what_the_screen_says() {
     person_whose_address_does_not_match(system, &browser, &mut pages, &token).await;
     groups(system, &browser, &mut pages, &token).await;
     log(&browser, &mut pages).await;
+    import(&browser, &mut pages).await;
+    what_is_asked_before_something_is_lost(&browser, &mut pages).await;
     pages.are_right();
     browser.end().await;
 }
@@ -213,6 +215,54 @@ async fn groups(system: &System, browser: &Chromium, pages: &mut Pages, token: &
     let okta = ScimClient::new(&system.scim_url, token).unwrap();
     let path = format!("/Groups{}", query(&[("filter", "displayName eq \"gardeners\"")]));
     assert_eq!(okta.get(&path).await.unwrap().at("/totalResults"), 1);
+}
+
+/// A file with a mistake, then without.
+async fn import(browser: &Chromium, pages: &mut Pages) {
+    let file = scratch().join("people.csv");
+    for (name, country) in [("import-problem", "Germany"), ("import-check", "DE")] {
+        let text = format!("e-mail;first name;country\nnoa.katz@northwind.example;Noa;{country}\n");
+        std::fs::write(&file, text).unwrap();
+        browser.open("/admin/people/import").await;
+        browser.choose_file("CSV file", &file).await;
+        browser.click("Check the file").await;
+        browser.says(if country == "DE" { "What this file does" } else { "1 problem" }).await;
+        look_at(browser, pages, name).await;
+    }
+    browser.click("Import").await;
+    browser.says("1 added, 0 updated").await;
+    look_at(browser, pages, "import-done").await;
+}
+
+/// The pages that ask once more.
+async fn what_is_asked_before_something_is_lost(browser: &Chromium, pages: &mut Pages) {
+    browser.open("/admin/people?search=noa.katz").await;
+    browser.click("Noa").await;
+    browser.click("Deactivate").await;
+    browser.click("Release userName").await;
+    browser.says("Do this when somebody else needs").await;
+    look_at(browser, pages, "person-release").await;
+    browser.open("/admin/groups").await;
+    browser.click("Gardeners").await;
+    browser.click("Delete").await;
+    browser.says("gone for good").await;
+    look_at(browser, pages, "group-delete").await;
+    browser.open("/admin/settings/api-keys/new").await;
+    look_at(browser, pages, "settings-new-key").await;
+    browser.open("/admin/settings").await;
+    browser.find("main a[href$='/revoke']").await.click().await.unwrap();
+    browser.says("stops working at once").await;
+    look_at(browser, pages, "settings-revoke").await;
+    browser.open("/admin/settings").await;
+    browser.find("#invite-name").await.send_keys("Bo Lund").await.unwrap();
+    browser.find("#invite-email").await.send_keys("bo@northwind.example").await.unwrap();
+    browser.click("Invite").await;
+    browser.find("dialog#shown[open]").await;
+    look_at(browser, pages, "settings-invited").await;
+    browser.click("Done").await;
+    browser.find("main a[href$='/remove']").await.click().await.unwrap();
+    browser.says("Bo Lund").await;
+    look_at(browser, pages, "settings-remove").await;
 }
 
 async fn log(browser: &Chromium, pages: &mut Pages) {

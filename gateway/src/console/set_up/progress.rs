@@ -42,6 +42,8 @@ pub(super) struct Progress {
 pub(super) struct Seen {
     pub name: &'static str,
     pub count: usize,
+    /// Whether the guide only recommends it.
+    pub is_optional: bool,
     /// What to do where it is missing.
     pub advice: &'static str,
 }
@@ -145,9 +147,10 @@ impl Progress {
         last(true) > last(false)
     }
 
-    /// Step 2: people came with what the guide recommends.
+    /// Step 2: people came with what the guide asks for. What it only recommends may be missing.
     pub(super) fn is_mapped(&self) -> bool {
-        self.people_seen > 0 && self.attributes.iter().all(|seen| seen.count > 0)
+        let has_come = |seen: &Seen| seen.is_optional || seen.count > 0;
+        self.people_seen > 0 && self.attributes.iter().all(has_come)
     }
 
     /// How many people Okta has created here.
@@ -267,29 +270,33 @@ type Has = fn(&User) -> bool;
 
 fn attributes(people: &[User]) -> Vec<Seen> {
     let name = |user: &User| user.name.as_ref().is_some_and(|n| n.family_name.is_some());
-    let seen: [(&str, Has, &str); 4] = [
-        ("name", name, "Map givenName and familyName."),
+    let seen: [(&str, Has, bool, &str); 4] = [
+        ("name", name, false, "Map givenName and familyName."),
         (
             "e-mail",
             |user| !user.primary_email.is_empty(),
+            false,
             "Map email: approvers and imports are matched by it.",
         ),
         (
             "contentRegion",
             // QQ is what one who comes without a country is given.
             |user| user.country_code.as_ref().is_some_and(|code| code != "QQ"),
+            true,
             "Map the person’s country code to contentRegion; without it everybody is Global (QQ).",
         ),
         (
             "approvers",
             |user| !user.declared_approvers.is_empty(),
+            true,
             "Define approvers in Okta, fill it from your HRIS, and map it to approvers.",
         ),
     ];
     seen.into_iter()
-        .map(|(name, has, advice)| Seen {
+        .map(|(name, has, is_optional, advice)| Seen {
             name,
             count: people.iter().filter(|user| has(user)).count(),
+            is_optional,
             advice,
         })
         .collect()
@@ -297,6 +304,8 @@ fn attributes(people: &[User]) -> Vec<Seen> {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::identity::v1::Name;
+
     use super::*;
 
     fn progress(counts: &[(Action, Outcome, i64)]) -> Progress {
@@ -357,6 +366,19 @@ mod tests {
         assert_eq!((progress.now(), progress.not_in_force()), (6, 1));
         progress.waits_for_approvers = true;
         assert_eq!((progress.now(), progress.is_verified()), (3, false));
+    }
+
+    #[test]
+    fn what_is_only_recommended_may_be_missing() {
+        let name = Name { family_name: Some("Moss".into()), ..Name::default() };
+        let mut ivy = User { name: Some(name), ..User::default() };
+        let mapped = |user: &User| {
+            let attributes = attributes(std::slice::from_ref(user));
+            Progress { people_seen: 1, attributes, ..progress(&[]) }.is_mapped()
+        };
+        assert!(!mapped(&ivy), "there is no e-mail address");
+        ivy.primary_email = "ivy@a.example".into();
+        assert!(mapped(&ivy));
     }
 
     #[test]
