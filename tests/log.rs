@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use muster::scim_client::ScimClient;
+use muster_identity::secret;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
 use muster_proto::identity::v1::provisioning_log_service_client::ProvisioningLogServiceClient;
 use muster_proto::identity::v1::{
@@ -173,9 +174,10 @@ async fn a_request_with_a_revoked_key_is_in_the_log_and_one_with_an_unknown_key_
             RevokeApiKeyRequest { organisation_id, id: key.id.clone(), ..Default::default() };
         keys.revoke_api_key(request).await.unwrap();
         let other = system.tenant().await;
-        // Of the right form, with its checksum, and nobody's any more.
         let revoked = tenant.client.get("/Users").await.unwrap();
-        let wrong = format!("Static {}x", &other.client.key()[..other.client.key().len() - 1]);
+        // Of the right form, with its checksum, and nobody's.
+        let wrong = secret::generate(secret::Kind::ApiKey, other.id.parse().unwrap());
+        let wrong = format!("Static {wrong}");
         let unknown =
             ScimClient::new(&system.scim_url, wrong).unwrap().get("/Users").await.unwrap();
         assert_eq!((revoked.status, unknown.status), (401, 401));
