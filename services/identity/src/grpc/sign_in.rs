@@ -7,7 +7,6 @@ use muster_proto::identity::v1::{
 use muster_runtime::clock;
 use muster_runtime::id::OrganisationId;
 use muster_scim::caseless;
-use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::organisation_id;
@@ -210,7 +209,7 @@ impl Identity {
                 }
             }
         };
-        tokio::spawn(record.in_current_span());
+        drop(self.life.spawn(record));
     }
 
     /// Begins a session in the one organisation, or offers the several.
