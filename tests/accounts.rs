@@ -3,8 +3,6 @@
 use std::process::Command;
 
 use http::{Method, StatusCode};
-use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
-use muster_proto::identity::v1::{Organisation, UpdateOrganisationRequest};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
@@ -229,18 +227,7 @@ async fn an_admin_of_a_suspended_organisation_is_refused() {
     let system = together();
     let (tenant, ann) = (system.tenant().await, email("ann"));
     let browser = system.admin(&tenant.id, &ann).await;
-    let organisation = Organisation {
-        id: tenant.id.clone(),
-        display_name: "Suspended".into(),
-        suspended: true,
-        ..Organisation::default()
-    };
-    let request = UpdateOrganisationRequest {
-        organisation: Some(organisation),
-        ..UpdateOrganisationRequest::default()
-    };
-    let mut organisations = OrganisationServiceClient::new(system.identity());
-    organisations.update_organisation(request).await.unwrap();
+    system.suspend(&tenant.id).await;
     assert!(is_sign_in(&browser.get("/admin").await));
     assert!(browser.sign_in(&ann, PASSWORD).await.status.is_client_error());
 }

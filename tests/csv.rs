@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use muster::scim_client::Answer;
-use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
-use muster_proto::identity::v1::{ListChangesRequest, Organisation, UpdateOrganisationRequest};
+use muster_proto::identity::v1::{ListChangesRequest, Organisation};
 use serde_json::json;
 
 use crate::support::browser::{Browser, email};
@@ -30,19 +29,15 @@ async fn import(console: &Browser, address: &str) -> String {
 }
 
 async fn name_fields(system: &System, tenant: &Tenant) {
-    let organisation = Organisation {
-        id: tenant.id.clone(),
-        display_name: "Named".into(),
-        default_locale: "en-GB".into(),
-        custom_field_1_name: "Job function".into(),
-        ..Organisation::default()
-    };
-    let request = UpdateOrganisationRequest {
-        organisation: Some(organisation),
-        ..UpdateOrganisationRequest::default()
-    };
-    let mut organisations = OrganisationServiceClient::new(system.identity());
-    organisations.update_organisation(request).await.unwrap();
+    system
+        .update(Organisation {
+            id: tenant.id.clone(),
+            display_name: "Named".into(),
+            default_locale: "en-GB".into(),
+            custom_field_1_name: "Job function".into(),
+            ..Organisation::default()
+        })
+        .await;
 }
 
 async fn total(tenant: &Tenant) -> u64 {

@@ -2,10 +2,8 @@
 
 use muster::scim_client::ScimClient;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
-use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
 use muster_proto::identity::v1::{
-    ApiKey, CreateApiKeyRequest, ListApiKeysRequest, Organisation, RevokeApiKeyRequest,
-    UnknownMembers, UpdateOrganisationRequest,
+    ApiKey, CreateApiKeyRequest, ListApiKeysRequest, RevokeApiKeyRequest, UnknownMembers,
 };
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
@@ -109,19 +107,7 @@ async fn a_key_is_accepted_in_every_form_until_it_is_revoked_or_expired() {
 async fn a_suspended_organisation_is_refused() {
     let system = together();
     let tenant = system.tenant().await;
-    let organisation = Organisation {
-        id: tenant.id.clone(),
-        display_name: "Suspended".into(),
-        suspended: true,
-        ..Organisation::default()
-    };
-    let request = UpdateOrganisationRequest {
-        organisation: Some(organisation),
-        actor: None,
-        client_address: String::new(),
-    };
-    let mut organisations = OrganisationServiceClient::new(system.identity());
-    organisations.update_organisation(request).await.unwrap();
+    system.suspend(&tenant.id).await;
     assert_eq!(tenant.client.get("/Users").await.unwrap().status, 401);
 }
 

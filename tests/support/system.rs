@@ -13,6 +13,7 @@ use muster_proto::identity::v1::organisation_service_client::OrganisationService
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_proto::identity::v1::{
     ApiKey, CreateApiKeyRequest, CreateOrganisationRequest, Organisation, UnknownMembers,
+    UpdateOrganisationRequest,
 };
 use muster_runtime::transport::Transport;
 
@@ -226,6 +227,27 @@ impl System {
         let secret = keys.create_api_key(request).await.unwrap().into_inner().secret;
         let client = ScimClient::new(&self.scim_url, format!("Static {secret}")).unwrap();
         Tenant { id, client }
+    }
+
+    /// Makes an organisation what is given; what is not set goes back to its default.
+    pub(crate) async fn update(&self, organisation: Organisation) {
+        let request = UpdateOrganisationRequest {
+            organisation: Some(organisation),
+            ..UpdateOrganisationRequest::default()
+        };
+        let mut organisations = OrganisationServiceClient::new(self.identity());
+        organisations.update_organisation(request).await.unwrap();
+    }
+
+    /// Suspends an organisation.
+    pub(crate) async fn suspend(&self, organisation_id: &str) {
+        self.update(Organisation {
+            id: organisation_id.to_owned(),
+            display_name: "Suspended".into(),
+            suspended: true,
+            ..Organisation::default()
+        })
+        .await;
     }
 
     /// Scheme and authority of every page.
