@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use muster_scim::schema::{Attribute, GROUP, Mutability, Returned, Type, Uniqueness};
+use muster_scim::schema::{Attribute, GROUP, Uniqueness};
 use serde_json::Value;
 
 pub(super) const USER_EXAMPLE: &str = include_str!("user.json");
@@ -59,16 +59,7 @@ fn row(
     is_part: bool,
     example: Option<&Value>,
 ) -> Described {
-    let kind = match attribute.kind {
-        Type::String => "string",
-        Type::Boolean => "boolean",
-        Type::Decimal => "decimal",
-        Type::Integer => "integer",
-        Type::DateTime => "dateTime",
-        Type::Binary => "binary",
-        Type::Reference => "reference",
-        Type::Complex => "complex",
-    };
+    let kind = attribute.kind.name();
     let example = example.filter(|_| attribute.sub_attributes.is_empty());
     Described {
         path,
@@ -77,18 +68,8 @@ fn row(
         description: attribute.description,
         required: attribute.required,
         case_exact: attribute.case_exact,
-        mutability: match attribute.mutability {
-            Mutability::ReadOnly => "readOnly",
-            Mutability::ReadWrite => "readWrite",
-            Mutability::Immutable => "immutable",
-            Mutability::WriteOnly => "writeOnly",
-        },
-        returned: match attribute.returned {
-            Returned::Always => "always",
-            Returned::Never => "never",
-            Returned::Default => "default",
-            Returned::Request => "request",
-        },
+        mutability: attribute.mutability.name(),
+        returned: attribute.returned.name(),
         uniqueness: match attribute.uniqueness {
             Uniqueness::None => "",
             Uniqueness::Server => "in the organisation",

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::schema::{
-    Attribute, ENTERPRISE_USER, GROUP, GROUP_TYPE, MUSTER_USER, Mutability, ResourceType, Returned,
-    Schema, Type, USER, USER_TYPE, Uniqueness,
+    Attribute, ENTERPRISE_USER, GROUP, GROUP_TYPE, MUSTER_USER, ResourceType, Schema, USER,
+    USER_TYPE, Uniqueness,
 };
 
 /// What the service supports, and its limits.
@@ -116,32 +116,13 @@ fn schema_json(schema: &Schema, base_url: &str) -> Value {
 fn attribute_json(attribute: &Attribute) -> Value {
     let mut json = json!({
         "name": attribute.name,
-        "type": match attribute.kind {
-            Type::String => "string",
-            Type::Boolean => "boolean",
-            Type::Decimal => "decimal",
-            Type::Integer => "integer",
-            Type::DateTime => "dateTime",
-            Type::Binary => "binary",
-            Type::Reference => "reference",
-            Type::Complex => "complex",
-        },
+        "type": attribute.kind.name(),
         "multiValued": attribute.multi_valued,
         "description": attribute.description,
         "required": attribute.required,
         "caseExact": attribute.case_exact,
-        "mutability": match attribute.mutability {
-            Mutability::ReadOnly => "readOnly",
-            Mutability::ReadWrite => "readWrite",
-            Mutability::Immutable => "immutable",
-            Mutability::WriteOnly => "writeOnly",
-        },
-        "returned": match attribute.returned {
-            Returned::Always => "always",
-            Returned::Never => "never",
-            Returned::Default => "default",
-            Returned::Request => "request",
-        },
+        "mutability": attribute.mutability.name(),
+        "returned": attribute.returned.name(),
         "uniqueness": match attribute.uniqueness {
             Uniqueness::None => "none",
             Uniqueness::Server => "server",
@@ -163,6 +144,7 @@ fn attribute_json(attribute: &Attribute) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::Type;
 
     #[test]
     fn every_schema_of_a_resource_type_is_served() {

@@ -97,6 +97,23 @@ pub enum Type {
     Complex,
 }
 
+impl Type {
+    /// As `/Schemas` spells it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Boolean => "boolean",
+            Self::Decimal => "decimal",
+            Self::Integer => "integer",
+            Self::DateTime => "dateTime",
+            Self::Binary => "binary",
+            Self::Reference => "reference",
+            Self::Complex => "complex",
+        }
+    }
+}
+
 /// Whether and when a client may write an attribute (RFC 7643 §7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutability {
@@ -110,6 +127,19 @@ pub enum Mutability {
     WriteOnly,
 }
 
+impl Mutability {
+    /// As `/Schemas` spells it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "readOnly",
+            Self::ReadWrite => "readWrite",
+            Self::Immutable => "immutable",
+            Self::WriteOnly => "writeOnly",
+        }
+    }
+}
+
 /// When an answer holds an attribute (RFC 7643 §7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Returned {
@@ -121,6 +151,19 @@ pub enum Returned {
     Default,
     /// Only when the request names it.
     Request,
+}
+
+impl Returned {
+    /// As `/Schemas` spells it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Never => "never",
+            Self::Default => "default",
+            Self::Request => "request",
+        }
+    }
 }
 
 /// Whether values must differ between resources (RFC 7643 §7).
