@@ -6,9 +6,10 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use http::{HeaderValue, header};
 use muster_proto::approver::v1::ApproverState;
+use muster_proto::group::v1::Group;
 use muster_proto::identity::v1::AuditAction;
 
 use super::frame::Problem;
@@ -66,6 +67,32 @@ pub(super) fn start(header: Vec<String>) -> Vec<u8> {
     bytes
 }
 
+/// A file that is sent page by page. `page` reads one: its lines, and where the next begins. The first
+/// is read before anything is sent, so that what fails has a page of its own; what fails later breaks
+/// the download off.
+pub(super) async fn pages<P, F>(
+    name: &'static str,
+    header: Vec<String>,
+    first: P,
+    page: impl Fn(P) -> F + Send + 'static,
+) -> Result<Response, Problem>
+where
+    P: Send + 'static,
+    F: Future<Output = Result<(Bytes, Option<P>), Problem>> + Send + 'static,
+{
+    let (lines, next) = page(first).await?;
+    let mut bytes = start(header);
+    bytes.extend_from_slice(&lines);
+    let rest = stream::try_unfold((next, page), |(next, page)| async move {
+        let Some(next) = next else { return Ok(None) };
+        let cut_short = |_| std::io::Error::other("the rest of the file could not be read");
+        let (lines, next) = page(next).await.map_err(cut_short)?;
+        Ok::<_, std::io::Error>(Some((lines, (next, page))))
+    });
+    let whole = stream::iter([Ok(Bytes::from(bytes))]).chain(rest);
+    Ok(file(name, Body::from_stream(whole)))
+}
+
 /// The people who are asked for.
 async fn people(
     State(gateway): State<Gateway>,
@@ -88,46 +115,17 @@ async fn people(
     let others = ["external id", "region", "groups", "approvers pending", "source", "id"];
     let header = header.chain(others.into_iter().map(str::to_owned)).collect();
     let organisation = signed.organisation_id().to_owned();
-    let criteria = Criteria { page: String::new(), ..criteria };
     signed.record(&gateway, AuditAction::Exported, "people").await?;
-    // The first page is read before anything is sent, so that what fails is a page.
-    let (mut first, next) = page_of_people(&gateway, &organisation, criteria.clone()).await?;
-    let mut bytes = start(header);
-    bytes.append(&mut first);
-    let rest = stream::try_unfold(next, move |next| {
+    pages("people", header, String::new(), move |page| {
         let (gateway, organisation) = (gateway.clone(), organisation.clone());
-        let criteria = criteria.clone();
+        let criteria = Criteria { page, ..criteria.clone() };
         async move {
-            let Some(page) = next else { return Ok(None) };
-            let page = page_of_people(&gateway, &organisation, Criteria { page, ..criteria });
-            page.await.map(|(bytes, next)| Some((Bytes::from(bytes), next))).map_err(cut_short)
+            let found = find(&gateway, &organisation, &criteria, PAGE).await?;
+            let rows = rows(&gateway, &found.users).await?;
+            Ok((lines(rows.iter().map(person)), found.next))
         }
-    });
-    Ok(file("people", following(bytes, rest)))
-}
-
-/// What breaks off a download that has begun.
-fn cut_short(_: Problem) -> std::io::Error {
-    std::io::Error::other("the rest of the file could not be read")
-}
-
-/// What begins with bytes that are there.
-pub(super) fn following(
-    first: Vec<u8>,
-    rest: impl futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static,
-) -> Body {
-    use futures::StreamExt as _;
-    Body::from_stream(stream::iter([Ok(Bytes::from(first))]).chain(rest))
-}
-
-async fn page_of_people(
-    gateway: &Gateway,
-    organisation: &str,
-    criteria: Criteria,
-) -> Result<(Vec<u8>, Option<String>), Problem> {
-    let found = find(gateway, organisation, &criteria, PAGE).await?;
-    let rows = rows(gateway, organisation, &found.users).await?;
-    Ok((lines(rows.iter().map(person)).to_vec(), found.next))
+    })
+    .await
 }
 
 fn person(row: &Row) -> Vec<String> {
@@ -167,41 +165,28 @@ async fn all_groups(
 ) -> Result<Response, Problem> {
     let header = ["name", "members", "external id", "source", "id"].map(str::to_owned).to_vec();
     let organisation = signed.organisation_id().to_owned();
-    let asked = Asked { after: String::new(), ..asked };
     signed.record(&gateway, AuditAction::Exported, "groups").await?;
-    let (mut first, next) = page_of_groups(&gateway, &organisation, asked.clone()).await?;
-    let mut bytes = start(header);
-    bytes.append(&mut first);
-    let rest = stream::try_unfold(next, move |next| {
+    pages("groups", header, String::new(), move |after| {
         let (gateway, organisation) = (gateway.clone(), organisation.clone());
-        let asked = asked.clone();
+        let asked = Asked { after, ..asked.clone() };
         async move {
-            let Some(after) = next else { return Ok(None) };
-            let page = page_of_groups(&gateway, &organisation, Asked { after, ..asked });
-            page.await.map(|(bytes, next)| Some((Bytes::from(bytes), next))).map_err(cut_short)
+            let found = groups::find(&gateway, &organisation, &asked, PAGE).await?;
+            let last = found.groups.last().filter(|_| !found.next_page_token.is_empty());
+            let next = last.map(|group| group.display_name.clone());
+            Ok((lines(found.groups.iter().map(group)), next))
         }
-    });
-    Ok(file("groups", following(bytes, rest)))
+    })
+    .await
 }
 
-async fn page_of_groups(
-    gateway: &Gateway,
-    organisation: &str,
-    asked: Asked,
-) -> Result<(Vec<u8>, Option<String>), Problem> {
-    let found = groups::find(gateway, organisation, &asked, PAGE).await?;
-    let last = found.groups.last().filter(|_| !found.next_page_token.is_empty());
-    let next = last.map(|group| group.display_name.clone());
-    let lines = lines(found.groups.iter().map(|group| {
-        vec![
-            group.display_name.clone(),
-            group.member_count.to_string(),
-            group.external_id.clone().unwrap_or_default(),
-            groups::source(group).1.to_owned(),
-            group.id.clone(),
-        ]
-    }));
-    Ok((lines.to_vec(), next))
+fn group(group: &Group) -> Vec<String> {
+    vec![
+        group.display_name.clone(),
+        group.member_count.to_string(),
+        group.external_id.clone().unwrap_or_default(),
+        groups::source(group).1.to_owned(),
+        group.id.clone(),
+    ]
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::get;
-use futures::{TryStreamExt as _, stream};
 use http::{HeaderMap, StatusCode};
 use muster_proto::identity::v1::{
     ApiKey, AuditAction, GetProvisioningLogEntryRequest, ListApiKeysRequest,
@@ -216,31 +215,24 @@ async fn export(
     signed: Signed,
     Query(criteria): Query<Criteria>,
 ) -> Result<Response, Problem> {
-    let organisation = signed.organisation_id();
-    let names = labels(keys(&gateway, organisation).await?);
-    let request = criteria.request(organisation, EXPORTED);
-    // The first page is read before the answer begins, so that what is wrong has a page of its own.
-    let mut log = gateway.parts.provisioning_log.clone();
-    let first = log.list_provisioning_log(request.clone()).await?.into_inner();
-    signed.record(&gateway, AuditAction::Exported, "the provisioning log").await?;
-    let rows = stream::try_unfold(Some((first, request)), move |at| {
-        let (gateway, names) = (gateway.clone(), names.clone());
+    let names = labels(keys(&gateway, signed.organisation_id()).await?);
+    let request = criteria.request(signed.organisation_id(), EXPORTED);
+    let log = gateway.parts.provisioning_log.clone();
+    let header = COLUMNS.map(str::to_owned).to_vec();
+    let first = request.page_token.clone();
+    let file = csv_out::pages("provisioning-log", header, first, move |page_token| {
+        let (mut log, names) = (log.clone(), names.clone());
+        let request = ListProvisioningLogRequest { page_token, ..request.clone() };
         async move {
-            let Some((page, mut request)) = at else { return Ok::<_, Status>(None) };
+            let page = log.list_provisioning_log(request).await?.into_inner();
             let rows = page.entries.into_iter().map(|entry| cells(Shown::of(entry, &names)));
-            let rows: Vec<Vec<String>> = rows.collect();
-            if page.next_page_token.is_empty() {
-                return Ok(Some((rows, None)));
-            }
-            request.page_token = page.next_page_token;
-            let mut log = gateway.parts.provisioning_log.clone();
-            let next = log.list_provisioning_log(request.clone()).await?.into_inner();
-            Ok(Some((rows, Some((next, request)))))
+            let next = Some(page.next_page_token).filter(|token| !token.is_empty());
+            Ok((csv_out::lines(rows), next))
         }
     });
-    let header = COLUMNS.map(str::to_owned).to_vec();
-    let lines = rows.map_ok(csv_out::lines).map_err(std::io::Error::other);
-    Ok(csv_out::file("provisioning-log", csv_out::following(csv_out::start(header), lines)))
+    let file = file.await?;
+    signed.record(&gateway, AuditAction::Exported, "the provisioning log").await?;
+    Ok(file)
 }
 
 fn cells(entry: Shown) -> Vec<String> {

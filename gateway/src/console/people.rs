@@ -67,7 +67,7 @@ async fn list(
     let organisation = signed.organisation_id();
     let found = async {
         let found = find(&gateway, organisation, &criteria, criteria.size()).await?;
-        let rows = rows(&gateway, organisation, &found.users).await?;
+        let rows = rows(&gateway, &found.users).await?;
         Ok((found, rows))
     };
     let groups = async {

@@ -92,16 +92,16 @@ async fn show(
     let organisation = signed.organisation_id();
     let user = read(&gateway, &signed, id).await?;
     let users = [user];
-    let scim = async { Ok(representation(&gateway, &users[0]).await?) };
     let changes = async {
         let history = history::read(&gateway, &signed, &users[0].id, asked.history, CHANGES);
         Ok::<_, Problem>(tokio::try_join!(history, history::names(&gateway, &signed))?)
     };
     let calls = calls(&gateway, organisation, &users[0].id);
-    let rows = shown::rows(&gateway, organisation, &users);
-    let (mut rows, scim, ((changes, older), names), calls) =
-        tokio::try_join!(rows, scim, changes, calls)?;
+    let rows = shown::rows(&gateway, &users);
+    let (mut rows, ((changes, older), names), calls) = tokio::try_join!(rows, changes, calls)?;
     let row = rows.pop().ok_or_else(Problem::no_such_page)?;
+    let approvers = row.approvers.iter().map(|declared| declared.approver.clone()).collect();
+    let scim = representation(&gateway, &row.user, &row.groups, approvers);
     let fields = shown::field_names(&signed.organisation);
     let frame = signed.frame(row.name.clone(), Section::People).with_notice(done(&asked.done));
     page(&Person {

@@ -10,7 +10,7 @@ mod users;
 mod version;
 
 pub(crate) use user_json::{from_scim, to_scim};
-pub(crate) use users::representation;
+pub(crate) use users::{approvers_of, groups_of, representation};
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

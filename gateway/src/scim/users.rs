@@ -172,7 +172,7 @@ async fn patch_once(
         let value = operation.value.as_ref().map(Value::to_string).unwrap_or_default();
         (path.to_owned() + &value).to_ascii_lowercase().contains("approvers")
     });
-    let approvers = if names_approvers && !before.declared_approvers.is_empty() {
+    let approvers = if names_approvers {
         approvers_of(gateway, std::slice::from_ref(&before)).await?
     } else {
         Vec::new()
@@ -249,7 +249,7 @@ async fn answer(
 ) -> Result<Response, Failure> {
     let (id, revision, is_new) = (user.id.clone(), user.revision, user.revision == 1);
     let wants_groups = projection.wants("groups") && !(is_new && status == StatusCode::CREATED);
-    let wants_approvers = wants_approvers(projection) && !user.declared_approvers.is_empty();
+    let wants_approvers = wants_approvers(projection);
     let users = [user];
     let groups =
         async { if wants_groups { groups_of(gateway, &users).await } else { Ok(Vec::new()) } };
@@ -280,15 +280,10 @@ async fn render(
     users: Vec<User>,
 ) -> Result<Vec<Value>, Failure> {
     let groups = async {
-        if projection.wants("groups") && !users.is_empty() {
-            groups_of(gateway, &users).await
-        } else {
-            Ok(Vec::new())
-        }
+        if projection.wants("groups") { groups_of(gateway, &users).await } else { Ok(Vec::new()) }
     };
     let in_force = async {
-        let declared = users.iter().any(|user| !user.declared_approvers.is_empty());
-        if declared && wants_approvers(projection) {
+        if wants_approvers(projection) {
             approvers_of(gateway, &users).await
         } else {
             Ok(Vec::new())
@@ -301,13 +296,15 @@ async fn render(
         .collect())
 }
 
-/// A user as a GET without parameters answers.
-pub(crate) async fn representation(gateway: &Gateway, user: &User) -> Result<Value, Status> {
-    let users = std::slice::from_ref(user);
-    let (groups, in_force) =
-        tokio::try_join!(groups_of(gateway, users), approvers_of(gateway, users))?;
+/// A user as a GET without parameters answers, whose groups and approvers are these.
+pub(crate) fn representation(
+    gateway: &Gateway,
+    user: &User,
+    groups: &[Membership],
+    approvers: Vec<Approver>,
+) -> Value {
     let projection = Projection::default_of(&USER_TYPE);
-    Ok(resource_json(gateway, &projection, user, &groups, &in_force))
+    resource_json(gateway, &projection, user, groups, &[(user.id.clone(), approvers)])
 }
 
 /// `groups` and `in_force` are in the order of user ids.
@@ -336,7 +333,11 @@ fn wants_approvers(projection: &Projection) -> bool {
     projection.wants(&format!("{}:approvers", MUSTER_USER.id))
 }
 
-async fn groups_of(gateway: &Gateway, users: &[User]) -> Result<Vec<Membership>, Status> {
+/// The memberships of users, in the order of user ids.
+pub(crate) async fn groups_of(
+    gateway: &Gateway,
+    users: &[User],
+) -> Result<Vec<Membership>, Status> {
     let Some(first) = users.first() else { return Ok(Vec::new()) };
     let request = BatchListGroupsOfUsersRequest {
         organisation_id: first.organisation_id.clone(),
@@ -346,15 +347,17 @@ async fn groups_of(gateway: &Gateway, users: &[User]) -> Result<Vec<Membership>,
     Ok(answer.into_inner().memberships)
 }
 
-async fn approvers_of(
+/// What has become of the declared approvers of users, in the order of user ids. Where nobody
+/// declares any, the service is not asked.
+pub(crate) async fn approvers_of(
     gateway: &Gateway,
     users: &[User],
 ) -> Result<Vec<(String, Vec<Approver>)>, Status> {
-    let Some(first) = users.first() else { return Ok(Vec::new()) };
-    let declared = users.iter().filter(|user| !user.declared_approvers.is_empty());
+    let declaring = || users.iter().filter(|user| !user.declared_approvers.is_empty());
+    let Some(first) = declaring().next() else { return Ok(Vec::new()) };
     let request = BatchGetApproversRequest {
         organisation_id: first.organisation_id.clone(),
-        user_ids: declared.map(|user| user.id.clone()).collect(),
+        user_ids: declaring().map(|user| user.id.clone()).collect(),
     };
     let answer = gateway.parts.approvers.clone().batch_get_approvers(request).await?;
     Ok(answer.into_inner().users.into_iter().map(|user| (user.user_id, user.approvers)).collect())

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use muster_proto::approver::v1::{Approver, ApproverState, BatchGetApproversRequest};
-use muster_proto::group::v1::{BatchListGroupsOfUsersRequest, Membership};
+use muster_proto::approver::v1::{Approver, ApproverState};
+use muster_proto::group::v1::Membership;
 use muster_proto::identity::v1::{ContentRegion, Organisation, Origin, User};
 
 use super::super::frame::Problem;
 use crate::Gateway;
+use crate::scim::{approvers_of, groups_of};
 
 /// How many groups and approvers a row shows; the rest is counted.
 const SHOWN: usize = 2;
@@ -161,62 +162,26 @@ pub(in super::super) fn field_names(organisation: &Organisation) -> [String; 3] 
 }
 
 /// People with their groups and approvers, each service asked once. `users` are in order of id.
-pub(in super::super) async fn rows(
-    gateway: &Gateway,
-    organisation: &str,
-    users: &[User],
-) -> Result<Vec<Row>, Problem> {
-    let (groups, approvers) = tokio::try_join!(
-        groups_of(gateway, organisation, users),
-        approvers_of(gateway, organisation, users)
-    )?;
-    Ok(users
-        .iter()
-        .map(|user| Row {
-            name: name(user),
-            groups: groups.get(&user.id).cloned().unwrap_or_default(),
-            approvers: approvers.get(&user.id).cloned().unwrap_or_default(),
-            user: user.clone(),
-        })
-        .collect())
-}
-
-async fn groups_of(
-    gateway: &Gateway,
-    organisation: &str,
-    users: &[User],
-) -> Result<BTreeMap<String, Vec<Membership>>, Problem> {
+pub(in super::super) async fn rows(gateway: &Gateway, users: &[User]) -> Result<Vec<Row>, Problem> {
+    let (memberships, approvers) =
+        tokio::try_join!(groups_of(gateway, users), approvers_of(gateway, users))?;
     let mut groups: BTreeMap<String, Vec<Membership>> = BTreeMap::new();
-    if users.is_empty() {
-        return Ok(groups);
-    }
-    let request = BatchListGroupsOfUsersRequest {
-        organisation_id: organisation.to_owned(),
-        user_ids: users.iter().map(|user| user.id.clone()).collect(),
-    };
-    let answer = gateway.parts.groups.clone().batch_list_groups_of_users(request).await?;
-    for membership in answer.into_inner().memberships {
+    for membership in memberships {
         groups.entry(membership.user_id.clone()).or_default().push(membership);
     }
-    Ok(groups)
-}
-
-async fn approvers_of(
-    gateway: &Gateway,
-    organisation: &str,
-    users: &[User],
-) -> Result<BTreeMap<String, Vec<Declared>>, Problem> {
-    let declared = users.iter().filter(|user| !user.declared_approvers.is_empty());
-    let user_ids: Vec<String> = declared.map(|user| user.id.clone()).collect();
-    if user_ids.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let request = BatchGetApproversRequest { organisation_id: organisation.to_owned(), user_ids };
-    let answer = gateway.parts.approvers.clone().batch_get_approvers(request).await?.into_inner();
-    let declared = answer.users.into_iter().map(|user| {
-        (user.user_id, user.approvers.into_iter().map(Declared::from).collect::<Vec<_>>())
-    });
-    Ok(declared.collect())
+    let mut approvers: BTreeMap<String, Vec<Approver>> = approvers.into_iter().collect();
+    let row = |user: &User| Row {
+        name: name(user),
+        groups: groups.remove(&user.id).unwrap_or_default(),
+        approvers: approvers
+            .remove(&user.id)
+            .unwrap_or_default()
+            .into_iter()
+            .map(Declared::from)
+            .collect(),
+        user: user.clone(),
+    };
+    Ok(users.iter().map(row).collect())
 }
 
 #[cfg(test)]
