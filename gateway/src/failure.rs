@@ -2,6 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use muster_runtime::grpc::is_away;
 use muster_runtime::telemetry;
 use muster_scim::{Error, ScimType};
 use tonic::{Code, Status};
@@ -75,13 +76,10 @@ impl From<Status> for Failure {
             Code::ResourceExhausted => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the request or its answer is too large")
             }
-            // No service says UNKNOWN: that is a connection that was lost during the call.
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-                Self::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "a part of the service is not available now; send the request again",
-                )
-            }
+            code if is_away(code) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "a part of the service is not available now; send the request again",
+            ),
             _ => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the service failed; its operators find the cause by the trace id",

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use muster_runtime::grpc::is_away;
 use muster_runtime::telemetry;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -198,9 +199,7 @@ impl From<Status> for Problem {
                 "You are not signed in",
                 "Sign in and try again.",
             ),
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-                Self::away()
-            }
+            code if is_away(code) => Self::away(),
             code => {
                 tracing::error!(?code, "a call of the console failed");
                 Self::failed()

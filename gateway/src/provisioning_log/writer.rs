@@ -7,13 +7,13 @@ use std::time::Duration;
 use axum::response::Response;
 use muster_proto::identity::v1::provisioning_log_service_client::ProvisioningLogServiceClient;
 use muster_proto::identity::v1::{AppendProvisioningLogRequest, ProvisioningLogEntry};
+use muster_runtime::grpc::is_away;
 use muster_runtime::life::Life;
 use muster_runtime::transport::Transport;
 use muster_runtime::{deadline, telemetry};
 use opentelemetry::metrics::Counter;
 use opentelemetry::{KeyValue, global};
 use tokio::sync::mpsc;
-use tonic::Code;
 
 use super::Call;
 
@@ -146,11 +146,7 @@ impl Writer {
                 self.lost.tell();
                 return;
             };
-            let away = matches!(
-                status.code(),
-                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
-            );
-            if !away {
+            if !is_away(status.code()) {
                 // It would be refused again.
                 tracing::warn!(code = ?status.code(), "the provisioning log was not written");
                 return self.lost.count(count, "refused");

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Status};
 use tower::Service;
 use tracing::{Instrument as _, info_span};
 
@@ -72,6 +72,22 @@ impl Service<http::Request<Body>> for Served {
         };
         Box::pin(call.instrument(span))
     }
+}
+
+/// Whether a call failed because who should answer it is away, or too slow: it may work later.
+#[must_use]
+pub fn is_away(code: Code) -> bool {
+    // No service says UNKNOWN: that is a connection that was lost during the call.
+    matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
+}
+
+/// Cuts a page that was read with one item more than its size; the last that stays, where there are
+/// more.
+pub fn cut_page<T>(page: &mut Vec<T>, size: i64) -> Option<&T> {
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let more = page.len() > size;
+    page.truncate(size);
+    page.last().filter(|_| more)
 }
 
 /// The two parts of a gRPC path, `/muster.identity.v1.UserService/GetUser`.

@@ -11,6 +11,7 @@ use muster_proto::approver::v1::{
     WatchChangesRequest, WatchChangesResponse,
 };
 use muster_runtime::feed::{self, HistoryRequest, Messages};
+use muster_runtime::grpc::cut_page;
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use tonic::{Request, Response, Status};
 
@@ -218,10 +219,7 @@ fn page_size(asked: i32) -> i64 {
 
 /// Cuts a page, read with one more than its size, and returns the token of the next.
 fn cut(users: &mut Vec<UserId>, size: i64) -> String {
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let more = users.len() > size;
-    users.truncate(size);
-    users.last().filter(|_| more).map(ToString::to_string).unwrap_or_default()
+    cut_page(users, size).map(ToString::to_string).unwrap_or_default()
 }
 
 /// What is no id is nobody's.

@@ -1,6 +1,7 @@
 //! The fields of requests, decoded.
 
 use muster_runtime::feed::Actor;
+use muster_runtime::grpc::cut_page;
 use muster_runtime::id::{GroupId, OrganisationId, UserId};
 
 use crate::Error;
@@ -19,10 +20,7 @@ pub(super) fn after_user(page_token: &str) -> Result<Option<UserId>, Error> {
 
 /// Cuts a page, read with one more than its size, and returns the token of the next.
 pub(super) fn cut(users: &mut Vec<UserId>, size: i64) -> String {
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let more = users.len() > size;
-    users.truncate(size);
-    users.last().filter(|_| more).map(ToString::to_string).unwrap_or_default()
+    cut_page(users, size).map(ToString::to_string).unwrap_or_default()
 }
 
 pub(super) fn page_size(asked: i32, default: i32, largest: i32) -> i64 {

@@ -233,7 +233,8 @@ pub(crate) async fn at_revision(
     Ok((there == Some(true)).then_some(()))
 }
 
-/// Notes users whom identity knows, and whether they are active. One whose deletion has come in meanwhile stays deleted.
+/// Notes users whom identity knows, and whether they are active. One whose deletion has come in
+/// meanwhile stays deleted.
 pub(crate) async fn seen(
     connection: &mut PgConnection,
     organisation: OrganisationId,

@@ -6,6 +6,7 @@ use muster_proto::identity::v1::{
     ListAuditEventsResponse,
 };
 use muster_runtime::clock;
+use muster_runtime::grpc::cut_page;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -55,13 +56,8 @@ impl AuditService for Identity {
         };
         let mut events =
             self.database.read(id, move |c| Box::pin(store::list(c, id, before, size + 1))).await?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let more = events.len() > size;
-        events.truncate(size);
-        let next_page_token = match events.last() {
-            Some(last) if more => last.id.clone(),
-            _ => String::new(),
-        };
+        let next_page_token =
+            cut_page(&mut events, size).map(|last| last.id.clone()).unwrap_or_default();
         Ok(Response::new(ListAuditEventsResponse { events, next_page_token }))
     }
 }

@@ -7,6 +7,7 @@ use muster_proto::identity::v1::{
     ListOrganisationsResponse, Organisation, UpdateOrganisationRequest,
 };
 use muster_runtime::clock;
+use muster_runtime::grpc::cut_page;
 use muster_runtime::id::OrganisationId;
 use tonic::{Request, Response, Status};
 
@@ -64,13 +65,8 @@ impl OrganisationService for Identity {
         };
         let mut organisations =
             self.database.read_shared(move |c| Box::pin(store::list(c, after, size + 1))).await?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let more = organisations.len() > size;
-        organisations.truncate(size);
-        let next_page_token = match organisations.last() {
-            Some(last) if more => last.id.clone(),
-            _ => String::new(),
-        };
+        let next_page_token =
+            cut_page(&mut organisations, size).map(|last| last.id.clone()).unwrap_or_default();
         Ok(Response::new(ListOrganisationsResponse { organisations, next_page_token }))
     }
 

@@ -8,6 +8,7 @@ use muster_proto::identity::v1::{
     ListProvisioningLogRequest, ListProvisioningLogResponse, ProvisioningLogEntry,
     ProvisioningOutcome, SummariseProvisioningRequest, SummariseProvisioningResponse,
 };
+use muster_runtime::grpc::cut_page;
 use muster_runtime::id::OrganisationId;
 use muster_scim::caseless;
 use tonic::{Request, Response, Status};
@@ -84,13 +85,8 @@ impl ProvisioningLogService for Identity {
             .read(organisation, move |c| Box::pin(store::list(c, organisation, listing)))
             .await
             .map_err(Error::Database)?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let more = entries.len() > size;
-        entries.truncate(size);
-        let next_page_token = match entries.last() {
-            Some(last) if more => last.id.clone(),
-            _ => String::new(),
-        };
+        let next_page_token =
+            cut_page(&mut entries, size).map(|last| last.id.clone()).unwrap_or_default();
         Ok(Response::new(ListProvisioningLogResponse { entries, next_page_token }))
     }
 
