@@ -199,6 +199,16 @@ impl Chromium {
         self.find(&format!("[id={}]", json!(id))).await
     }
 
+    /// Clicks the first element of its kind, again where the page has just put another in its
+    /// place.
+    pub(crate) async fn click_on(&self, css: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = self.find(css).await.click().await {
+            assert!(Instant::now() < deadline, "cannot click {css}: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Runs a script and returns what it returns.
     pub(crate) async fn run(&self, script: &str, arguments: Vec<Value>) -> Value {
         self.client.execute(script, arguments).await.unwrap()

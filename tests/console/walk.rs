@@ -250,7 +250,7 @@ async fn what_is_asked_before_something_is_lost(browser: &Chromium, pages: &mut 
     browser.open("/admin/settings/api-keys/new").await;
     look_at(browser, pages, "settings-new-key").await;
     browser.open("/admin/settings").await;
-    browser.find("main a[href$='/revoke']").await.click().await.unwrap();
+    browser.click_on("main a[href$='/revoke']").await;
     browser.says("stops working at once").await;
     look_at(browser, pages, "settings-revoke").await;
     browser.open("/admin/settings").await;
@@ -260,7 +260,7 @@ async fn what_is_asked_before_something_is_lost(browser: &Chromium, pages: &mut 
     browser.find("dialog#shown[open]").await;
     look_at(browser, pages, "settings-invited").await;
     browser.click("Done").await;
-    browser.find("main a[href$='/remove']").await.click().await.unwrap();
+    browser.click_on("main a[href$='/remove']").await;
     browser.says("Bo Lund").await;
     look_at(browser, pages, "settings-remove").await;
 }
@@ -272,8 +272,7 @@ async fn log(browser: &Chromium, pages: &mut Pages) {
     browser.look(Look::Dark).await;
     browser.screen("readme-log").await;
     browser.look(Look::Light).await;
-    let first = browser.find("main table tbody a").await;
-    first.click().await.unwrap();
+    browser.click_on("main table tbody a").await;
     browser.says("Trace").await;
     look_at(browser, pages, "log-entry").await;
     for (name, path) in [
