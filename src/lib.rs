@@ -12,4 +12,5 @@ pub mod parts;
 pub mod rehearsal;
 pub mod rehearse;
 pub mod scim_client;
+pub mod user;
 pub mod watch;

@@ -16,8 +16,9 @@ use muster::oidc_args::OidcArgs;
 use muster::operate::{AdminCommand, ApiKeyCommand, OrganisationCommand};
 use muster::parts::{FollowerArgs, GatewayArgs, IdentityArgs};
 use muster::rehearse::RehearseArgs;
+use muster::user::UserCommand;
 use muster::watch::WatchArgs;
-use muster::{check, demonstration, migrate, operate, parts, rehearse, watch};
+use muster::{check, demonstration, migrate, operate, parts, rehearse, user, watch};
 use muster_runtime::telemetry::{self, LogFormat};
 
 /// Receives an organisation's people from Okta by SCIM, and serves them over gRPC.
@@ -99,6 +100,9 @@ enum Command {
     /// Create, list and revoke API keys
     #[command(subcommand)]
     ApiKey(ApiKeyCommand),
+    /// Hand out or erase what is kept of one person
+    #[command(subcommand)]
+    User(UserCommand),
     Check(CheckArgs),
     Rehearse(RehearseArgs),
     Watch(WatchArgs),
@@ -155,6 +159,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Organisation(command)) => operate::organisation(command).await,
         Some(Command::Admin(command)) => operate::admin(command).await,
         Some(Command::ApiKey(command)) => operate::api_key(command).await,
+        Some(Command::User(command)) => user::run(command).await,
         Some(Command::Check(args)) => check::run(args).await,
         Some(Command::Rehearse(args)) => rehearse::run(args).await,
         Some(Command::Watch(args)) => watch::run(args).await,

@@ -264,7 +264,7 @@ pub(crate) async fn find(transport: &Transport, slug: String) -> anyhow::Result<
 }
 
 /// What identity answers, or its refusal in words.
-async fn call<T>(
+pub(crate) async fn call<T>(
     answer: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> anyhow::Result<T> {
     match deadline::within(PATIENCE, answer).await {
@@ -277,7 +277,7 @@ async fn call<T>(
     }
 }
 
-fn operator() -> Actor {
+pub(crate) fn operator() -> Actor {
     Actor { kind: Some(actor::Kind::Caller("operator".into())) }
 }
 

@@ -219,6 +219,7 @@ fn line(change: &Change) -> String {
         ChangeKind::Created => "created",
         ChangeKind::Updated => "updated",
         ChangeKind::Deleted => "deleted",
+        ChangeKind::Erased => "erased",
         ChangeKind::Unspecified => "-",
     };
     let time = operate::moment(metadata.write_time);

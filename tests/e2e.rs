@@ -34,6 +34,7 @@ mod log;
 mod log_page;
 mod model;
 mod people;
+mod personal_data;
 mod provider;
 mod races;
 mod schemas;

@@ -119,6 +119,20 @@ fn users(here: &Here) -> Vec<Call> {
             id: s.user.id,
             ..DeleteUserRequest::default()
         });
+        "EraseUser" => |c, s| async move {
+            c.delete_user(DeleteUserRequest {
+                organisation_id: organisation(&s),
+                id: s.user.id.clone(),
+                ..DeleteUserRequest::default()
+            })
+            .await?;
+            c.erase_user(EraseUserRequest {
+                organisation_id: organisation(&s),
+                id: s.user.id,
+                actor: None,
+            })
+            .await
+        };
         "Recount" => |c, s| c.recount(RecountRequest { organisation_id: organisation(&s) });
         "WatchChanges" => |c, s| first(c.watch_changes(WatchChangesRequest {
             organisation_id: organisation(&s),

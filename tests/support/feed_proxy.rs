@@ -8,10 +8,11 @@ use std::time::Duration;
 use muster_proto::identity::v1::user_service_server::{UserService, UserServiceServer};
 use muster_proto::identity::v1::{
     BatchGetUsersRequest, BatchGetUsersResponse, CreateUserRequest, DeleteUserRequest,
-    DeleteUserResponse, GetUserRequest, ListChangesRequest, ListChangesResponse,
-    ListUnknownCountriesRequest, ListUnknownCountriesResponse, ListUsersRequest, ListUsersResponse,
-    RecountRequest, RecountResponse, ReleaseUserNameRequest, SearchUsersRequest,
-    SearchUsersResponse, UpdateUserRequest, User, WatchChangesRequest, WatchChangesResponse,
+    DeleteUserResponse, EraseUserRequest, EraseUserResponse, GetUserRequest, ListChangesRequest,
+    ListChangesResponse, ListUnknownCountriesRequest, ListUnknownCountriesResponse,
+    ListUsersRequest, ListUsersResponse, RecountRequest, RecountResponse, ReleaseUserNameRequest,
+    SearchUsersRequest, SearchUsersResponse, UpdateUserRequest, User, WatchChangesRequest,
+    WatchChangesResponse,
 };
 use muster_runtime::life::Life;
 use muster_runtime::{BoxFuture, grpc};
@@ -172,6 +173,13 @@ impl UserService for Proxy {
         &self,
         _: Request<ListUnknownCountriesRequest>,
     ) -> Result<Response<ListUnknownCountriesResponse>, Status> {
+        not_here().await
+    }
+
+    async fn erase_user(
+        &self,
+        _: Request<EraseUserRequest>,
+    ) -> Result<Response<EraseUserResponse>, Status> {
         not_here().await
     }
 

@@ -169,6 +169,7 @@ impl Event {
             AuditAction::SettingsChanged => "changed the settings",
             AuditAction::Exported => "exported",
             AuditAction::Imported => "imported",
+            AuditAction::UserErased => "erased what was kept of a deleted person",
             AuditAction::Unspecified => "did something",
         };
         let by_themselves = matches!(

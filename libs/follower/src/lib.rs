@@ -30,7 +30,7 @@ use tonic::Code;
 
 use lag::Lag;
 pub use reconcile::Reconciled;
-pub use user::FollowedUser;
+pub use user::{Existence, FollowedUser};
 
 /// Identity, as followers call it.
 pub type Users = UserServiceClient<Transport>;

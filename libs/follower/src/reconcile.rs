@@ -167,7 +167,7 @@ impl<K: Keeper> Follower<K> {
         // One who has come since the page was read is there now.
         for missing in missing.collect::<Vec<_>>().chunks(PAGE) {
             let ids = missing.iter().map(|(id, _)| *id).collect();
-            let gone = self.ask(organisation, ids).await?.into_iter().filter(|user| user.deleted);
+            let gone = self.ask(organisation, ids).await?.into_iter().filter(FollowedUser::deleted);
             users.extend(gone.map(|user| {
                 let revision = missing.iter().find(|(id, _)| *id == user.id).map(|(_, r)| *r);
                 FollowedUser { revision: revision.unwrap_or(user.revision), ..user }
@@ -262,7 +262,7 @@ impl<K: Keeper> Follower<K> {
 }
 
 fn last(users: &[FollowedUser]) -> Option<UserId> {
-    users.iter().filter(|user| !user.deleted).map(|user| user.id).max()
+    users.iter().filter(|user| !user.deleted()).map(|user| user.id).max()
 }
 
 fn states(organisation: OrganisationId, users: &[User]) -> Result<Vec<FollowedUser>, Status> {

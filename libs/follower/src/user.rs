@@ -5,6 +5,17 @@ use muster_proto::identity::v1::{User, UserChange};
 use muster_runtime::feed::Actor;
 use muster_runtime::id::{InvalidId, OrganisationId, Revision, UserId};
 
+/// Whether there is a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existence {
+    /// There is.
+    Exists,
+    /// The user was deleted.
+    Deleted,
+    /// The user was deleted, and what is still kept of them is to be erased.
+    Erased,
+}
+
 /// A user as followers know them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowedUser {
@@ -14,8 +25,8 @@ pub struct FollowedUser {
     pub id: UserId,
     /// The revision that this is.
     pub revision: Revision,
-    /// Whether the user was deleted; what follows is empty then.
-    pub deleted: bool,
+    /// Whether there is such a user; if not, what follows is empty.
+    pub existence: Existence,
     /// Whether the user is active.
     pub active: bool,
     /// Whether the user's name and addresses were released: nobody means this user by them any more.
@@ -41,13 +52,19 @@ impl FollowedUser {
             organisation,
             id,
             revision,
-            deleted: true,
+            existence: Existence::Deleted,
             active: false,
             released: false,
             primary_email: String::new(),
             declared_approvers: Vec::new(),
             actor,
         }
+    }
+
+    /// Whether the user was deleted.
+    #[must_use]
+    pub fn deleted(&self) -> bool {
+        self.existence != Existence::Exists
     }
 
     /// What identity's feed says of a user.
@@ -60,7 +77,14 @@ impl FollowedUser {
             Some(after) if change.kind() != ChangeKind::Deleted => {
                 Self::of_user(organisation, after, actor)
             }
-            _ => Ok(Self::gone(organisation, id, revision, actor)),
+            // Also what said more before it was erased: that user is deleted further on.
+            _ => {
+                let existence = match change.kind() {
+                    ChangeKind::Erased => Existence::Erased,
+                    _ => Existence::Deleted,
+                };
+                Ok(Self { existence, ..Self::gone(organisation, id, revision, actor) })
+            }
         }
     }
 
@@ -74,7 +98,7 @@ impl FollowedUser {
             organisation,
             id: user.id.parse()?,
             revision: Revision(user.revision),
-            deleted: false,
+            existence: Existence::Exists,
             active: user.active(),
             released: user.released,
             primary_email: user.primary_email.clone(),

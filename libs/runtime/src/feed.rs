@@ -7,6 +7,7 @@
 //! before it frees its locks, so whoever gets the lock next sees the previous change: sequence
 //! order is commit order (`docs/decisions/0003-feed-by-row-lock.md` has what was rejected).
 
+mod erase;
 mod keys;
 mod list;
 mod page;
@@ -29,6 +30,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use self::erase::{erase, history};
 pub use self::list::{Pages, Read, Tokens};
 pub use self::page::{InvalidPageToken, LIFETIME as PAGE_TOKEN_LIFETIME, Page, Place};
 pub use self::rpc::{HistoryRequest, Messages};
@@ -109,6 +111,8 @@ pub enum Kind {
     Updated = 2,
     /// It was deleted.
     Deleted = 3,
+    /// What was still kept of it was erased.
+    Erased = 4,
 }
 
 impl Kind {
@@ -119,6 +123,7 @@ impl Kind {
             Self::Created => proto::ChangeKind::Created,
             Self::Updated => proto::ChangeKind::Updated,
             Self::Deleted => proto::ChangeKind::Deleted,
+            Self::Erased => proto::ChangeKind::Erased,
         }
     }
 }

@@ -93,6 +93,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON declaration TO muster_approver;
 GRANT SELECT, INSERT, UPDATE ON person, cursor TO muster_approver;
 -- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
 GRANT SELECT, INSERT, DELETE ON change TO muster_approver;
+-- To erase; nothing else changes what a change says.
+GRANT UPDATE (before, after) ON change TO muster_approver;
 -- UPDATE, because a row lock asks for it.
 GRANT SELECT, INSERT, UPDATE ON feed_lock TO muster_approver;
 GRANT SELECT ON feed_key TO muster_approver;

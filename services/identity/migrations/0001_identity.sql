@@ -359,8 +359,10 @@ GRANT SELECT, INSERT ON audit TO muster_identity;
 GRANT SELECT, INSERT, UPDATE ON head_counts TO muster_identity;
 -- DELETE, because changes are not kept for ever (libs/runtime/src/feed/retention.rs).
 GRANT SELECT, INSERT, DELETE ON change TO muster_identity;
--- To mend totals; what a change says stays as it was written.
-GRANT UPDATE (total, active) ON change TO muster_identity;
+-- To mend totals, and to erase; nothing else changes what a change says.
+GRANT UPDATE (total, active, before, after) ON change TO muster_identity;
+-- To erase names (src/store/user/erase.rs).
+GRANT UPDATE (path, subject_name, subject_name_key, detail) ON provisioning_log TO muster_identity;
 -- UPDATE, because a row lock asks for it.
 GRANT SELECT, INSERT, UPDATE ON feed_lock TO muster_identity;
 GRANT SELECT ON feed_key TO muster_identity;

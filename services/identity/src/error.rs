@@ -41,6 +41,9 @@ pub enum Error {
     /// The `user_name` of a user who is active is not released.
     #[error("the user is active; deactivate them before their name is released")]
     StillActive,
+    /// A user who exists is not erased.
+    #[error("the user exists; delete them before what is kept of them is erased")]
+    NotDeleted,
     /// The import has begun already.
     #[error("the import has begun already")]
     Started,
@@ -150,6 +153,11 @@ impl From<Error> for Status {
                 Code::FailedPrecondition,
                 message,
                 info("STILL_ACTIVE", &[]),
+            ),
+            Error::NotDeleted => Status::with_error_details(
+                Code::FailedPrecondition,
+                message,
+                info("NOT_DELETED", &[]),
             ),
             Error::KeyRefused { organisation, api_key } => Status::with_error_details(
                 Code::Unauthenticated,

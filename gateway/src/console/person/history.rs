@@ -66,6 +66,7 @@ pub(in super::super) fn shown(
             what: match change.kind() {
                 ChangeKind::Created => "Created",
                 ChangeKind::Deleted => "Deleted",
+                ChangeKind::Erased => "Erased",
                 ChangeKind::Updated | ChangeKind::Unspecified => "Changed",
             },
             when: moment(metadata.write_time.as_ref()).unwrap_or_default(),

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use tokio::sync::{Mutex, watch};
+use uuid::Uuid;
 
 use super::read::{self, BATCH, Refusal, Turns};
 use super::wake::Hint;
-use super::{Change, Position};
+use super::{Change, Kind, Position};
 use crate::id::OrganisationId;
 
 /// The most bytes of payload that a tail holds.
@@ -167,6 +168,9 @@ impl Recent {
 
     fn extend(&mut self, changes: impl IntoIterator<Item = Arc<Change>>, length: usize) {
         for change in changes {
+            if change.kind == Kind::Erased {
+                self.erase(change.subject_id);
+            }
             self.bytes += change.bytes();
             self.changes.push_back(change);
         }
@@ -174,6 +178,15 @@ impl Recent {
             let Some(oldest) = self.changes.pop_front() else { break };
             self.bytes -= oldest.bytes();
             self.start = oldest.position();
+        }
+    }
+
+    /// Erases what the changes of a subject say.
+    fn erase(&mut self, subject: Uuid) {
+        for change in self.changes.iter_mut().filter(|change| change.subject_id == subject) {
+            let erased = change.erased();
+            self.bytes -= change.bytes() - erased.bytes();
+            *change = Arc::new(erased);
         }
     }
 
@@ -201,9 +214,7 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use time::OffsetDateTime;
-    use uuid::Uuid;
 
-    use super::super::Kind;
     use super::*;
     use crate::id::Revision;
 
@@ -271,6 +282,23 @@ mod tests {
         recent.join(at(1_000), &changes(1_001..=1_002), 1, 10);
         recent.join(at(0), &changes(1..=500), 2, 10);
         assert_eq!(sequences(&recent), [1_001, 1_002]);
+    }
+
+    #[test]
+    fn what_is_erased_is_not_held_any_longer() {
+        let mut recent = Recent::default();
+        let mut told = changes(1..=4);
+        for sequence in [1, 2] {
+            Arc::get_mut(&mut told[sequence]).unwrap().subject_id = Uuid::from_u128(7);
+        }
+        recent.join(at(0), &told, 1, 10);
+        let mut erasure = changes(5..=5);
+        let change = Arc::get_mut(&mut erasure[0]).unwrap();
+        (change.kind, change.subject_id, change.after) = (Kind::Erased, Uuid::from_u128(7), None);
+        recent.extend(erasure, 10);
+        let says: Vec<_> = recent.changes.iter().map(|change| change.after.is_some()).collect();
+        assert_eq!(says, [true, false, false, true, false]);
+        assert_eq!(recent.bytes, recent.changes.iter().map(|change| change.bytes()).sum::<usize>());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_follower::{FollowedUser, Take};
+use muster_follower::{Existence, FollowedUser, Take};
 use muster_proto::approver::v1::{Approver, ApproverState};
 use muster_runtime::clock;
 use muster_runtime::feed::{self, Kind, NewChange};
@@ -55,6 +55,9 @@ pub(crate) async fn apply(
     let Some(FollowedUser { organisation, actor, .. }) = users.last().cloned() else {
         return Ok(false);
     };
+    for user in users.iter().filter(|user| user.existence == Existence::Erased) {
+        feed::erase(connection, organisation, user.id.uuid()).await?;
+    }
     let persons: Vec<Person> = users.into_iter().map(Person::from).collect();
     let ids: BTreeSet<UserId> = persons.iter().map(|person| person.id).collect();
     let mut stored = person::get(connection, organisation, ids.into_iter().collect()).await?;
@@ -253,7 +256,7 @@ mod tests {
             organisation: OrganisationId::new(),
             id,
             revision: Revision(revision),
-            deleted: false,
+            existence: Existence::Exists,
             active: true,
             released: false,
             primary_email: email.into(),

@@ -61,7 +61,7 @@ async fn apply(
     let newest = users.into_iter().map(|user| (user.id, user));
     let newest: BTreeMap<UserId, FollowedUser> = newest.collect();
     let gone: Vec<UserId> =
-        newest.values().filter(|user| user.deleted).map(|user| user.id).collect();
+        newest.values().filter(|user| user.deleted()).map(|user| user.id).collect();
     let locked = if gone.is_empty() {
         Vec::new()
     } else {
@@ -104,7 +104,7 @@ async fn put(
     for user in users {
         ids.push(user.id);
         revisions.push(user.revision);
-        deleted.push(user.deleted);
+        deleted.push(user.deleted());
         active.push(user.active);
     }
     let rows = sqlx::query!(
@@ -185,9 +185,9 @@ async fn differing(
     let known: BTreeMap<UserId, (Revision, bool)> =
         rows.into_iter().map(|row| (row.user_id, (row.revision, row.deleted))).collect();
     let differs = |user: &FollowedUser| match known.get(&user.id) {
-        Some((_, deleted)) if user.deleted => !deleted,
+        Some((_, deleted)) if user.deleted() => !deleted,
         Some(known) => *known != (user.revision, false),
-        None => !user.deleted,
+        None => !user.deleted(),
     };
     Ok(users.iter().filter(|user| differs(user)).map(|user| user.id).collect())
 }

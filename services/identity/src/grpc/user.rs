@@ -3,18 +3,20 @@
 use muster_proto::identity::v1::user_service_server::UserService;
 use muster_proto::identity::v1::{
     BatchGetUsersRequest, BatchGetUsersResponse, CreateUserRequest, DeleteUserRequest,
-    DeleteUserResponse, GetUserRequest, ListChangesRequest, ListChangesResponse,
-    ListUnknownCountriesRequest, ListUnknownCountriesResponse, ListUsersRequest, ListUsersResponse,
-    Origin, RecountRequest, RecountResponse, ReleaseUserNameRequest, SearchUsersRequest,
-    SearchUsersResponse, UpdateUserRequest, User, WatchChangesRequest, WatchChangesResponse,
+    DeleteUserResponse, EraseUserRequest, EraseUserResponse, GetUserRequest, ListChangesRequest,
+    ListChangesResponse, ListUnknownCountriesRequest, ListUnknownCountriesResponse,
+    ListUsersRequest, ListUsersResponse, Origin, RecountRequest, RecountResponse,
+    ReleaseUserNameRequest, SearchUsersRequest, SearchUsersResponse, UpdateUserRequest, User,
+    WatchChangesRequest, WatchChangesResponse,
 };
 use muster_runtime::clock;
 use muster_runtime::feed::{Actor, HistoryRequest, Messages, Pages, Read};
-use muster_runtime::id::{Revision, UserId};
+use muster_runtime::id::{LogEntryId, Revision, UserId};
+use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use super::{actor, organisation_id, page_size, required};
-use crate::store::user as store;
+use crate::store::user::{self as store, erase};
 use crate::{Error, Identity};
 
 /// The most users in one batch.
@@ -194,6 +196,42 @@ impl UserService for Identity {
             .await?;
         self.feed.wake(organisation);
         Ok(Response::new(DeleteUserResponse { revision: revision.0 }))
+    }
+
+    async fn erase_user(
+        &self,
+        request: Request<EraseUserRequest>,
+    ) -> Result<Response<EraseUserResponse>, Status> {
+        let request = request.into_inner();
+        let organisation = organisation_id(&request.organisation_id)?;
+        let id = user_id(&request.id)?;
+        let actor = actor(request.actor)?;
+        let names = self
+            .database
+            .read(organisation, move |c| Box::pin(erase::names(c, organisation, id)))
+            .await?;
+        // The names are in the changes, so those come last: what breaks off is done again.
+        let (mut log_entry_count, mut after) =
+            (0, Some(LogEntryId::first_at(OffsetDateTime::UNIX_EPOCH)));
+        while let Some(from) = after {
+            let names = names.clone();
+            let (erased, last) = self
+                .database
+                .write(organisation, move |c| {
+                    Box::pin(erase::log_entries(c, organisation, id, names, from))
+                })
+                .await?;
+            log_entry_count += erased;
+            after = last;
+        }
+        let change_count = self
+            .database
+            .write(organisation, move |c| {
+                Box::pin(erase::changes(c, organisation, id, actor, clock::now()))
+            })
+            .await?;
+        self.feed.wake(organisation);
+        Ok(Response::new(EraseUserResponse { change_count, log_entry_count }))
     }
 
     async fn recount(

@@ -12,6 +12,7 @@ use crate::Error;
 use crate::user::{Prepared, Write, fill_computed, is_rehire, prepare, released};
 
 pub(crate) mod bulk;
+pub(crate) mod erase;
 mod filter;
 mod list;
 
