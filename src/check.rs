@@ -67,8 +67,7 @@ const GROUP_PAGE: i32 = 100;
 /// Runs `muster check`.
 pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     let CheckArgs { organisation, repair, identity, group_url, approver_url } = args;
-    let identity_url = identity.identity_url;
-    let transport = Transport::connect(&identity_url)?;
+    let transport = identity.connect(None)?;
     let organisations = match organisation {
         Some(slug) => {
             let id = find(&transport, slug.clone()).await?;
@@ -78,14 +77,10 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
     };
     let services = Services {
         users: UserServiceClient::new(transport).max_decoding_message_size(MAX_MESSAGE_BYTES),
-        groups: GroupServiceClient::new(Transport::connect(
-            group_url.as_ref().unwrap_or(&identity_url),
-        )?)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES),
-        approvers: ApproverServiceClient::new(Transport::connect(
-            approver_url.as_ref().unwrap_or(&identity_url),
-        )?)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES),
+        groups: GroupServiceClient::new(identity.connect(group_url.as_deref())?)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES),
+        approvers: ApproverServiceClient::new(identity.connect(approver_url.as_deref())?)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES),
     };
     let mut left = 0;
     for organisation in organisations {

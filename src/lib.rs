@@ -1,5 +1,6 @@
 //! The parts of the program `muster` that its tests use as well.
 
+pub mod certificates;
 pub mod check;
 pub mod demonstration;
 pub mod everything;
@@ -12,5 +13,6 @@ pub mod parts;
 pub mod rehearsal;
 pub mod rehearse;
 pub mod scim_client;
+pub mod tls_args;
 pub mod user;
 pub mod watch;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use muster::certificates::CertificatesArgs;
 use muster::check::CheckArgs;
 use muster::everything::{Everything, Options};
 use muster::feed_args::FeedArgs;
@@ -18,7 +19,7 @@ use muster::parts::{FollowerArgs, GatewayArgs, IdentityArgs};
 use muster::rehearse::RehearseArgs;
 use muster::user::UserCommand;
 use muster::watch::WatchArgs;
-use muster::{check, demonstration, migrate, operate, parts, rehearse, user, watch};
+use muster::{certificates, check, demonstration, migrate, operate, parts, rehearse, user, watch};
 use muster_runtime::telemetry::{self, LogFormat};
 
 /// Receives an organisation's people from Okta by SCIM, and serves them over gRPC.
@@ -82,15 +83,16 @@ enum Command {
     Identity(IdentityArgs),
     /// Run the group service
     #[command(after_help = "Example:
-  muster group --grpc-listen 127.0.0.1:50052 \\
+  muster group --plain-text --grpc-listen 127.0.0.1:50052 \\
       --database-url postgres://muster_group@localhost/muster")]
     Group(FollowerArgs),
     /// Run the approver service
     #[command(after_help = "Example:
-  muster approver --grpc-listen 127.0.0.1:50053 \\
+  muster approver --plain-text --grpc-listen 127.0.0.1:50053 \\
       --database-url postgres://muster_approver@localhost/muster")]
     Approver(FollowerArgs),
     Migrate(MigrateArgs),
+    Certificates(CertificatesArgs),
     /// Create organisations
     #[command(subcommand)]
     Organisation(OrganisationCommand),
@@ -156,6 +158,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Group(args)) => parts::group(args).await,
         Some(Command::Approver(args)) => parts::approver(args).await,
         Some(Command::Migrate(args)) => migrate::run(args).await,
+        Some(Command::Certificates(args)) => certificates::run(args),
         Some(Command::Organisation(command)) => operate::organisation(command).await,
         Some(Command::Admin(command)) => operate::admin(command).await,
         Some(Command::ApiKey(command)) => operate::api_key(command).await,

@@ -17,6 +17,8 @@ use muster_runtime::transport::Transport;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::tls_args::TlsArgs;
+
 /// Where identity is.
 #[derive(Debug, Args)]
 pub struct Identity {
@@ -28,6 +30,16 @@ pub struct Identity {
         value_name = "URL"
     )]
     pub identity_url: String,
+    /// The operator's certificate
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
+impl Identity {
+    /// Calls the service at `url`, which is identity's where there is none.
+    pub(crate) fn connect(&self, url: Option<&str>) -> anyhow::Result<Transport> {
+        self.tls.connect(url.unwrap_or(&self.identity_url))
+    }
 }
 
 /// Organisations.
@@ -160,7 +172,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
 pub async fn organisation(command: OrganisationCommand) -> anyhow::Result<()> {
     let OrganisationCommand::Create { slug, name, identity } = command;
     let organisation = Organisation { slug, display_name: name, ..Organisation::default() };
-    let mut organisations = OrganisationServiceClient::new(connect(&identity)?);
+    let mut organisations = OrganisationServiceClient::new(identity.connect(None)?);
     let request = CreateOrganisationRequest { organisation: Some(organisation) };
     let created = call(organisations.create_organisation(request)).await?;
     println!("Created the organisation {} ({}).", created.slug, created.id);
@@ -171,7 +183,7 @@ pub async fn organisation(command: OrganisationCommand) -> anyhow::Result<()> {
 pub async fn admin(command: AdminCommand) -> anyhow::Result<()> {
     match command {
         AdminCommand::Create { organisation, email, name, console, identity } => {
-            let transport = connect(&identity)?;
+            let transport = identity.connect(None)?;
             let organisation_id = find(&transport, organisation).await?;
             let admin = Admin { organisation_id, email, display_name: name, ..Admin::default() };
             let request = CreateAdminRequest {
@@ -184,7 +196,7 @@ pub async fn admin(command: AdminCommand) -> anyhow::Result<()> {
             println!("{}", console.link(&created.invitation));
         }
         AdminCommand::Reset { organisation, email, console, identity } => {
-            let transport = connect(&identity)?;
+            let transport = identity.connect(None)?;
             let organisation_id = find(&transport, organisation.clone()).await?;
             let request = ResetAdminRequest {
                 organisation_id,
@@ -205,7 +217,7 @@ pub async fn admin(command: AdminCommand) -> anyhow::Result<()> {
 pub async fn api_key(command: ApiKeyCommand) -> anyhow::Result<()> {
     match command {
         ApiKeyCommand::Create { organisation, label, identity } => {
-            let transport = connect(&identity)?;
+            let transport = identity.connect(None)?;
             let organisation_id = find(&transport, organisation).await?;
             let api_key = ApiKey { organisation_id, label, ..ApiKey::default() };
             let request = CreateApiKeyRequest {
@@ -217,7 +229,7 @@ pub async fn api_key(command: ApiKeyCommand) -> anyhow::Result<()> {
             println!("{}", call(keys.create_api_key(request)).await?.secret);
         }
         ApiKeyCommand::List { organisation, identity } => {
-            let transport = connect(&identity)?;
+            let transport = identity.connect(None)?;
             let organisation_id = find(&transport, organisation).await?;
             let mut keys = ApiKeyServiceClient::new(transport);
             let listed = call(keys.list_api_keys(ListApiKeysRequest { organisation_id })).await?;
@@ -235,7 +247,7 @@ pub async fn api_key(command: ApiKeyCommand) -> anyhow::Result<()> {
             }
         }
         ApiKeyCommand::Revoke { organisation, id, identity } => {
-            let transport = connect(&identity)?;
+            let transport = identity.connect(None)?;
             let organisation_id = find(&transport, organisation).await?;
             let request = RevokeApiKeyRequest {
                 organisation_id,
@@ -248,10 +260,6 @@ pub async fn api_key(command: ApiKeyCommand) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-pub(crate) fn connect(identity: &Identity) -> anyhow::Result<Transport> {
-    Ok(Transport::connect(&identity.identity_url)?)
 }
 
 pub(crate) async fn find(transport: &Transport, slug: String) -> anyhow::Result<String> {

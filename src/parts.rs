@@ -6,7 +6,6 @@ use anyhow::Context as _;
 use clap::Args;
 use muster_runtime::life::Life;
 use muster_runtime::postgres::Settings;
-use muster_runtime::transport::Transport;
 use muster_runtime::{grpc, http_server};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
@@ -14,6 +13,7 @@ use tonic::service::Routes;
 use crate::feed_args::FeedArgs;
 use crate::log_args::LogArgs;
 use crate::oidc_args::OidcArgs;
+use crate::tls_args::{PartArgs, ServiceArgs};
 
 /// How many connections each service holds at most.
 pub const CONNECTIONS: u32 = 16;
@@ -21,10 +21,10 @@ pub const CONNECTIONS: u32 = 16;
 /// What identity needs.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  muster identity --grpc-listen 127.0.0.1:50051 \\
+  muster identity --plain-text \\
       --database-url postgres://muster_identity@localhost/muster")]
 pub struct IdentityArgs {
-    /// Where to listen for gRPC; plain text, so on this machine only
+    /// Where to listen for gRPC
     #[arg(
         long,
         env = "MUSTER_GRPC_LISTEN",
@@ -41,12 +41,15 @@ pub struct IdentityArgs {
     /// The provisioning log
     #[command(flatten)]
     pub log: LogArgs,
+    /// Who may call
+    #[command(flatten)]
+    pub service: ServiceArgs,
 }
 
 /// What a service needs that follows identity.
 #[derive(Debug, Args)]
 pub struct FollowerArgs {
-    /// Where to listen for gRPC; plain text, so on this machine only
+    /// Where to listen for gRPC
     #[arg(long, env = "MUSTER_GRPC_LISTEN", value_name = "ADDRESS")]
     pub grpc_listen: SocketAddr,
     /// The database, with the service's own role
@@ -63,13 +66,16 @@ pub struct FollowerArgs {
     /// The feed
     #[command(flatten)]
     pub feed: FeedArgs,
+    /// Who may call
+    #[command(flatten)]
+    pub service: ServiceArgs,
 }
 
 /// What the gateway needs.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  muster gateway --identity-url http://127.0.0.1:50051 --group-url http://127.0.0.1:50052 \\
-      --approver-url http://127.0.0.1:50053")]
+  muster gateway --plain-text --identity-url http://127.0.0.1:50051 \\
+      --group-url http://127.0.0.1:50052 --approver-url http://127.0.0.1:50053")]
 pub struct GatewayArgs {
     /// Where to listen for HTTP
     #[arg(long, env = "MUSTER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
@@ -113,39 +119,45 @@ pub struct GatewayArgs {
     /// The identity provider
     #[command(flatten)]
     pub oidc: OidcArgs,
+    /// Its certificate
+    #[command(flatten)]
+    pub part: PartArgs,
 }
 
 /// Runs identity until the process is told to stop.
 pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
+    args.service.check(args.grpc_listen)?;
     let life = stopped_by_signals();
     let settings = settings(args.database_url, muster_identity::SCHEMA);
     let routes =
         muster_identity::start(&settings, args.feed.settings(), args.log.settings(), &life)
             .await
             .map_err(database_error)?;
-    serve(args.grpc_listen, routes, muster_identity::SERVICES, life).await
+    serve(&args.service, args.grpc_listen, routes, muster_identity::SERVICES, life).await
 }
 
 /// Runs the group service until the process is told to stop.
 pub async fn group(args: FollowerArgs) -> anyhow::Result<()> {
+    args.service.check(args.grpc_listen)?;
     let life = stopped_by_signals();
     let settings = settings(args.database_url, muster_group::SCHEMA);
-    let identity = Transport::connect(&args.identity_url)?;
+    let identity = args.service.part.connect(&args.identity_url)?;
     let routes = muster_group::start(&settings, args.feed.settings(), identity, &life)
         .await
         .map_err(database_error)?;
-    serve(args.grpc_listen, routes, muster_group::SERVICES, life).await
+    serve(&args.service, args.grpc_listen, routes, muster_group::SERVICES, life).await
 }
 
 /// Runs the approver service until the process is told to stop.
 pub async fn approver(args: FollowerArgs) -> anyhow::Result<()> {
+    args.service.check(args.grpc_listen)?;
     let life = stopped_by_signals();
     let settings = settings(args.database_url, muster_approver::SCHEMA);
-    let identity = Transport::connect(&args.identity_url)?;
+    let identity = args.service.part.connect(&args.identity_url)?;
     let routes = muster_approver::start(&settings, args.feed.settings(), identity, &life)
         .await
         .map_err(database_error)?;
-    serve(args.grpc_listen, routes, muster_approver::SERVICES, life).await
+    serve(&args.service, args.grpc_listen, routes, muster_approver::SERVICES, life).await
 }
 
 /// Runs the gateway until the process is told to stop.
@@ -164,9 +176,9 @@ pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
     };
     let router = muster_gateway::router(muster_gateway::Config {
         public_url: public_url.clone(),
-        identity: Transport::connect(&args.identity_url)?,
-        group: Transport::connect(&args.group_url)?,
-        approver: Transport::connect(&args.approver_url)?,
+        identity: args.part.connect(&args.identity_url)?,
+        group: args.part.connect(&args.group_url)?,
+        approver: args.part.connect(&args.approver_url)?,
         limits,
         trusts_traceparent: args.trust_traceparent,
         life: life.clone(),
@@ -187,18 +199,16 @@ fn settings(url: String, schema: &'static str) -> Settings {
 }
 
 async fn serve(
+    service: &ServiceArgs,
     address: SocketAddr,
     routes: Routes,
     services: &[&str],
     life: Life,
 ) -> anyhow::Result<()> {
-    let listener =
-        grpc::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    println!("gRPC address  {}", listener.local_addr()?);
     let routes =
         grpc::with_health_and_reflection(routes, services, muster_proto::FILE_DESCRIPTOR_SET)
             .await?;
-    grpc::serve(listener, routes, life.clone()).await?;
+    service.serve(address, routes, life.clone()).await?;
     life.drain().await;
     Ok(())
 }

@@ -23,7 +23,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::operate::{Identity, call, connect, find, operator};
+use crate::operate::{Identity, call, find, operator};
 
 /// Data of one person.
 #[derive(Debug, Subcommand)]
@@ -118,13 +118,9 @@ pub async fn run(command: UserCommand) -> anyhow::Result<()> {
 
 impl Known {
     async fn find(who: Who, services: Services) -> anyhow::Result<Self> {
-        let identity = connect(&services.identity)?;
-        let elsewhere = |url: Option<String>| match url {
-            Some(url) => Transport::connect(&url),
-            None => Ok(identity.clone()),
-        };
-        let (groups, approvers) =
-            (elsewhere(services.group_url)?, elsewhere(services.approver_url)?);
+        let identity = services.identity.connect(None)?;
+        let groups = services.identity.connect(services.group_url.as_deref())?;
+        let approvers = services.identity.connect(services.approver_url.as_deref())?;
         let organisation_id = find(&identity, who.organisation).await?;
         let (id, user) = find_user(&identity, &organisation_id, &who.user).await?;
         Ok(Self { identity, groups, approvers, organisation_id, id, user })

@@ -74,12 +74,9 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_s
 
 /// Runs `muster watch`.
 pub async fn run(args: WatchArgs) -> anyhow::Result<()> {
-    let identity = operate::connect(&args.identity)?;
+    let identity = args.identity.connect(None)?;
     let organisation_id = operate::find(&identity, args.organisation.clone()).await?;
-    let transport = match &args.service_url {
-        Some(url) => Transport::connect(url)?,
-        None => identity,
-    };
+    let transport = args.identity.connect(args.service_url.as_deref())?;
     let mut token = args.resume.clone();
     tokio::select! {
         ended = follow(&args, &transport, &organisation_id, &mut token) => ended,

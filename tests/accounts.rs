@@ -240,6 +240,7 @@ async fn over_https_the_cookie_goes_over_tls_alone_and_a_trusted_proxy_names_the
     let url = "https://muster.example.com";
     let args = [
         "gateway",
+        "--plain-text",
         "--listen",
         "127.0.0.1:0",
         "--public-url",

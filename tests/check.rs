@@ -5,11 +5,11 @@ use std::process::{Command, Output};
 use muster_proto::identity::v1::GetOrganisationRequest;
 use muster_proto::identity::v1::get_organisation_request::Key;
 use muster_proto::identity::v1::organisation_service_client::OrganisationServiceClient;
-use muster_runtime::transport::Transport;
 use serde_json::json;
 
 use crate::support::process::MUSTER as MUSTER_PROGRAM;
 use crate::support::system::{System, apart, run_sql};
+use crate::support::tls;
 
 const MUSTER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
 
@@ -20,13 +20,14 @@ pub(crate) async fn check_at(
     more: &[&str],
 ) -> Output {
     let request = GetOrganisationRequest { key: Some(Key::Id(organisation.to_owned())) };
-    let mut organisations = OrganisationServiceClient::new(Transport::connect(identity).unwrap());
+    let mut organisations = OrganisationServiceClient::new(tls::connect(identity));
     let slug = organisations.get_organisation(request).await.unwrap().into_inner().slug;
     let mut command = Command::new(MUSTER_PROGRAM);
     command
         .args(["check", "--organisation", &slug, "--identity-url", identity])
         .args(["--group-url", group, "--approver-url", approver])
-        .args(more);
+        .args(more)
+        .envs(tls::variables("operator"));
     tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
 }
 

@@ -188,8 +188,10 @@ fn a_service_without_its_tables_says_what_to_do() {
     let admin = system.database_url("postgres");
     run_sql(&admin, "CREATE DATABASE bare");
     let url = system.database_url("muster_identity").replace("/muster?", "/bare?");
-    let refused =
-        muster(system, &["identity", "--grpc-listen", "127.0.0.1:0", "--database-url", &url]);
+    let refused = muster(
+        system,
+        &["identity", "--plain-text", "--grpc-listen", "127.0.0.1:0", "--database-url", &url],
+    );
     assert!(refusal(&refused).contains("muster migrate"));
 }
 
@@ -197,8 +199,10 @@ fn a_service_without_its_tables_says_what_to_do() {
 fn a_service_refuses_a_role_that_row_level_security_does_not_bind() {
     let system = together();
     let url = system.database_url("postgres");
-    let refused =
-        muster(system, &["identity", "--grpc-listen", "127.0.0.1:0", "--database-url", &url]);
+    let refused = muster(
+        system,
+        &["identity", "--plain-text", "--grpc-listen", "127.0.0.1:0", "--database-url", &url],
+    );
     assert!(refusal(&refused).contains("row-level security"));
 }
 
@@ -206,7 +210,9 @@ fn a_service_refuses_a_role_that_row_level_security_does_not_bind() {
 fn plain_grpc_is_refused_on_an_address_that_others_reach() {
     let system = together();
     let url = system.database_url("muster_identity");
-    let refused =
-        muster(system, &["identity", "--grpc-listen", "0.0.0.0:0", "--database-url", &url]);
+    let refused = muster(
+        system,
+        &["identity", "--plain-text", "--grpc-listen", "0.0.0.0:0", "--database-url", &url],
+    );
     assert!(refusal(&refused).contains("loopback"));
 }

@@ -33,6 +33,7 @@ mod local_postgres;
 mod log;
 mod log_page;
 mod model;
+mod mutual_tls;
 mod people;
 mod personal_data;
 mod provider;

@@ -11,7 +11,6 @@ use muster_proto::group::v1::{ListGroupsRequest, ListMembersRequest};
 use muster_proto::identity::v1::{
     ContentRegion, GetUserRequest, ListChangesRequest, ListUsersRequest, WatchChangesRequest,
 };
-use muster_runtime::transport::Transport;
 use serde_json::{Value, json};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -19,6 +18,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::system::{both, together};
+use crate::support::tls;
 
 const MUSTER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
 
@@ -261,7 +261,7 @@ async fn every_service_reports_its_health() {
             (&system.group_url, "muster.group.v1.GroupService"),
             (&system.approver_url, "muster.approver.v1.ApproverService"),
         ] {
-            let mut health = HealthClient::new(Transport::connect(url).unwrap());
+            let mut health = HealthClient::new(tls::connect(url));
             let request = HealthCheckRequest { service: service.into() };
             let answer = health.check(request).await.unwrap().into_inner();
             assert_eq!(answer.status(), ServingStatus::Serving, "{service}");

@@ -21,6 +21,7 @@ use crate::check::nothing_differs;
 use crate::log::logged;
 use crate::support::process::MUSTER;
 use crate::support::system::{System, Tenant, both};
+use crate::support::tls;
 
 const MUSTER_USER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +32,7 @@ fn muster(system: &System, args: &[&str]) -> Output {
         .env("MUSTER_IDENTITY_URL", &system.identity_url)
         .env("MUSTER_GROUP_URL", &system.group_url)
         .env("MUSTER_APPROVER_URL", &system.approver_url)
+        .envs(tls::variables("operator"))
         .env_remove("DATABASE_URL")
         .output()
         .unwrap()

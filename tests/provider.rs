@@ -23,6 +23,7 @@ impl Console {
         std::fs::write(&file, format!("{CLIENT_SECRET}\n")).unwrap();
         let args = [
             "gateway",
+            "--plain-text",
             "--listen",
             "127.0.0.1:0",
             "--identity-url",

@@ -123,7 +123,7 @@ impl Cluster {
         let database = replica.to_database.address;
         let database = format!("postgres://muster_{part}@{database}/muster?sslmode=disable");
         let (identity, group, approver) = (url("identity"), url("group"), url("approver"));
-        let mut args = vec![part];
+        let mut args = vec![part, "--plain-text"];
         let name = if part == "gateway" {
             args.extend(["--listen", "127.0.0.1:0", "--public-url", PUBLIC_URL]);
             args.extend(["--identity-url", &identity, "--group-url", &group]);

@@ -15,12 +15,13 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tonic::{Status, Streaming};
 
 use super::system::System;
+use super::tls;
 
 pub(crate) type Users = UserServiceClient<Transport>;
 
 /// Identity at this address.
 pub(crate) fn users_at(url: &str) -> Users {
-    Users::new(Transport::connect(url).unwrap()).max_decoding_message_size(32 * 1024 * 1024)
+    Users::new(tls::connect(url)).max_decoding_message_size(32 * 1024 * 1024)
 }
 
 /// A seed for this run, printed; `MUSTER_TEST_SEED` plays one again.

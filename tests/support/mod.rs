@@ -9,6 +9,7 @@ pub(crate) mod process;
 pub(crate) mod provider;
 pub(crate) mod session;
 pub(crate) mod system;
+pub(crate) mod tls;
 
 /// How many of something a test does: so many, or with `MUSTER_FULL` (`cargo xtask faults --full`)
 /// many more.

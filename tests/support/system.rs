@@ -18,6 +18,7 @@ use muster_proto::identity::v1::{
 use muster_runtime::transport::Transport;
 
 use super::process::{MUSTER, Process};
+use super::tls;
 
 /// A running composition of Muster.
 pub(crate) struct System {
@@ -33,6 +34,8 @@ pub(crate) struct System {
     processes: Vec<Process>,
     /// Variables of the services.
     settings: Vec<(&'static str, &'static str)>,
+    /// Whether the parts talk over mutual TLS.
+    tls: bool,
 }
 
 /// Everything in one process, shared by all tests.
@@ -41,9 +44,9 @@ pub(crate) fn together() -> &'static System {
     &TOGETHER
 }
 
-/// Four processes, shared by all tests. Their Postgres is the other system's, another database.
+/// Four processes over mutual TLS, shared by all tests. Their Postgres is the other system's, another database.
 pub(crate) fn apart() -> &'static System {
-    static APART: LazyLock<System> = LazyLock::new(|| System::start_apart("apart"));
+    static APART: LazyLock<System> = LazyLock::new(|| System::start_mutual("apart", &[]));
     &APART
 }
 
@@ -76,6 +79,7 @@ impl System {
             database: "muster".into(),
             processes: vec![process],
             settings: Vec::new(),
+            tls: false,
         }
     }
 
@@ -84,11 +88,21 @@ impl System {
         Self::start_apart_with(database, &[])
     }
 
-    /// Four processes on a database of that name, the services with these variables.
+    /// Four processes on a database of that name, the services with these variables. They talk in
+    /// plain text, so that something can stand between them.
     pub(crate) fn start_apart_with(
         database: &str,
         settings: &[(&'static str, &'static str)],
     ) -> Self {
+        Self::start_four(database, settings, false)
+    }
+
+    /// The same over mutual TLS.
+    pub(crate) fn start_mutual(database: &str, settings: &[(&'static str, &'static str)]) -> Self {
+        Self::start_four(database, settings, true)
+    }
+
+    fn start_four(database: &str, settings: &[(&'static str, &'static str)], tls: bool) -> Self {
         let data_dir = together().data_dir.clone();
         let mut this = Self {
             name: "four processes",
@@ -100,6 +114,7 @@ impl System {
             database: database.to_owned(),
             processes: Vec::new(),
             settings: settings.to_vec(),
+            tls,
         };
         let psql_url = this.url_of("postgres", "postgres");
         run_sql(&psql_url, &format!("CREATE DATABASE {database}"));
@@ -122,7 +137,8 @@ impl System {
             "--approver-url",
             &this.approver_url,
         ];
-        let gateway = Process::start("gateway", &args, &["SCIM base URL"]);
+        let variables = this.variables("gateway");
+        let gateway = Process::start_as(MUSTER, "gateway", &args, &["SCIM base URL"], &variables);
         this.scim_url.clone_from(&gateway.told[0]);
         this.processes.push(gateway);
         this
@@ -135,7 +151,8 @@ impl System {
             "approver" => &self.approver_url,
             _ => &self.identity_url,
         };
-        let listen = earlier.strip_prefix("http://").unwrap_or("127.0.0.1:0").to_owned();
+        let listen = earlier.split_once("://").map_or("127.0.0.1:0", |(_, address)| address);
+        let listen = listen.to_owned();
         self.start_service(part, role, &listen, &self.identity_url.clone())
     }
 
@@ -164,10 +181,26 @@ impl System {
         if part != "identity" {
             args.extend(["--identity-url", identity_url]);
         }
-        let process = Process::start_as(MUSTER, part, &args, &["gRPC address"], &self.settings);
-        let url = format!("http://{}", process.told[0]);
+        let mut variables = self.variables(part);
+        variables.extend(&self.settings);
+        let process = Process::start_as(MUSTER, part, &args, &["gRPC address"], &variables);
+        let scheme = if self.tls { "https" } else { "http" };
+        let url = format!("{scheme}://{}", process.told[0]);
         self.processes.push(process);
         url
+    }
+
+    /// How a part is to talk with others.
+    fn variables(&self, part: &str) -> Vec<(&'static str, &'static str)> {
+        if !self.tls {
+            return vec![("MUSTER_PLAIN_TEXT", "true")];
+        }
+        let mut variables = tls::variables(part);
+        let policy = tls::certificates().join("policy.toml").to_str().unwrap().to_owned();
+        if part != "gateway" {
+            variables.push(("MUSTER_POLICY", policy));
+        }
+        variables.into_iter().map(|(name, value)| (name, &*value.leak())).collect()
     }
 
     /// Kills a part at once, as a crash would.
@@ -256,7 +289,7 @@ impl System {
     }
 
     pub(crate) fn identity(&self) -> Transport {
-        Transport::connect(&self.identity_url).unwrap()
+        tls::connect(&self.identity_url)
     }
 
     pub(crate) fn users(&self) -> UserServiceClient<Transport> {
@@ -264,11 +297,11 @@ impl System {
     }
 
     pub(crate) fn groups(&self) -> GroupServiceClient<Transport> {
-        GroupServiceClient::new(Transport::connect(&self.group_url).unwrap())
+        GroupServiceClient::new(tls::connect(&self.group_url))
     }
 
     pub(crate) fn approvers(&self) -> ApproverServiceClient<Transport> {
-        ApproverServiceClient::new(Transport::connect(&self.approver_url).unwrap())
+        ApproverServiceClient::new(tls::connect(&self.approver_url))
     }
 
     /// What the processes have written to their logs so far.

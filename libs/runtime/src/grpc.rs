@@ -14,8 +14,12 @@ use tonic::{Code, Status};
 use tower::Service;
 use tracing::{Instrument as _, info_span};
 
+use crate::caller::{Guarded, Policy};
 use crate::life::Life;
+use crate::tls::Tls;
 use crate::{deadline, telemetry};
+
+mod connection;
 
 /// How long a call may take that sets no deadline of its own.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
@@ -116,33 +120,61 @@ pub async fn with_health_and_reflection(
 /// Binds an address for plain text, which only this machine may reach: gRPC callers are not
 /// authenticated there.
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    if !address.ip().is_loopback() {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidInput,
-            format!(
-                "{address} is reachable from other machines, and gRPC is plain text: use a loopback address"
-            ),
-        ));
-    }
+    plain_text_at(address)?;
     TcpListener::bind(address).await
 }
 
-/// Serves until the life ends, then lets calls under way finish.
+/// Refuses an address that other machines reach, where gRPC would be plain text.
+pub fn plain_text_at(address: SocketAddr) -> std::io::Result<()> {
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(std::io::Error::new(
+        std::io::ErrorKind::InvalidInput,
+        format!(
+            "{address} is reachable from other machines, and gRPC is plain text: use a loopback \
+             address, or certificates"
+        ),
+    ))
+}
+
+/// Serves in plain text until the life ends, then lets calls under way finish.
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,
     life: Life,
 ) -> Result<(), tonic::transport::Error> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let stop = life.clone();
+    server()
+        .serve_with_incoming_shutdown(Served::new(routes), incoming, async move {
+            life.stopped().await;
+        })
+        .await
+}
+
+/// Serves whom the policy lets, over mutual TLS, until the life ends, then lets calls under way
+/// finish.
+pub async fn serve_mutual(
+    listener: TcpListener,
+    routes: Routes,
+    tls: Tls,
+    policy: Policy,
+    life: Life,
+) -> Result<(), tonic::transport::Error> {
+    let guarded = Guarded::new(Served::new(routes), policy);
+    let incoming = connection::incoming(listener, tls);
+    server()
+        .serve_with_incoming_shutdown(guarded, incoming, async move {
+            life.stopped().await;
+        })
+        .await
+}
+
+fn server() -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .max_concurrent_streams(1_000)
         .http2_max_header_list_size(16 * 1024)
-        .serve_with_incoming_shutdown(Served::new(routes), incoming, async move {
-            stop.stopped().await;
-        })
-        .await
 }
 
 /// The status for a failure of the database: what went wrong goes to the log, by code and

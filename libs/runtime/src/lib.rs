@@ -1,6 +1,7 @@
 //! What the process of every part needs: ids, the Postgres pool with its organisation-scoped
 //! transaction, the change feed, calls between parts, servers, telemetry and graceful shutdown.
 
+pub mod caller;
 pub mod clock;
 pub mod deadline;
 #[cfg(feature = "failpoints")]
@@ -13,6 +14,7 @@ pub mod id;
 pub mod life;
 pub mod postgres;
 pub mod telemetry;
+pub mod tls;
 pub mod transport;
 
 pub use futures::future::BoxFuture;
