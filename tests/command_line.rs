@@ -128,7 +128,7 @@ fn what_fails_says_so_in_one_line() {
     for (args, says) in [
         (vec!["api-key", "create", "--organisation", "nobody", "--label", "x"], "nobody"),
         (vec!["organisation", "create", "--slug", "No Slug", "--name", "x"], "slug"),
-        (vec!["identity", "--database-url", "nonsense"], "URL"),
+        (vec!["identity", "--plain-text", "--database-url", "nonsense"], "URL"),
         (vec!["migrate", "--database-url", "postgres://x@127.0.0.1:1/x"], "reached"),
     ] {
         let refusal = refusal(&muster(system, &args));

@@ -43,3 +43,4 @@ mod sequential;
 mod sessions;
 mod set_up;
 mod settings;
+mod statements;
