@@ -140,8 +140,10 @@ impl Everything {
             together([identity, group, approver]),
             &services,
             muster_proto::FILE_DESCRIPTOR_SET,
+            &life,
         )
         .await?;
+        life.started();
         let (http_life, grpc_life) = (life.clone(), life.clone());
         let servers = vec![
             tokio::spawn(async move {

@@ -11,6 +11,7 @@ use muster::certificates::CertificatesArgs;
 use muster::check::CheckArgs;
 use muster::everything::{Everything, Options};
 use muster::feed_args::FeedArgs;
+use muster::life_args::{Drain, stopped_by_signals};
 use muster::log_args::LogArgs;
 use muster::migrate::MigrateArgs;
 use muster::oidc_args::OidcArgs;
@@ -170,7 +171,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 async fn everything(args: RunArgs) -> anyhow::Result<()> {
-    let life = parts::stopped_by_signals();
+    let life = stopped_by_signals(Drain::AT_ONCE);
     let options = Options {
         listen: args.listen,
         grpc_listen: args.grpc_listen,

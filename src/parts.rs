@@ -1,6 +1,7 @@
 //! The parts of Muster, as processes of their own.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -127,42 +128,39 @@ pub struct GatewayArgs {
 /// Runs identity until the process is told to stop.
 pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
     args.service.check(args.grpc_listen)?;
-    let life = stopped_by_signals();
+    let life = args.service.part.life.begin().await?;
     let settings = settings(args.database_url, muster_identity::SCHEMA);
-    let routes =
-        muster_identity::start(&settings, args.feed.settings(), args.log.settings(), &life)
-            .await
-            .map_err(database_error)?;
+    let start =
+        || muster_identity::start(&settings, args.feed.settings(), args.log.settings(), &life);
+    let Some(routes) = once_the_database_answers(&life, start).await? else { return Ok(()) };
     serve(&args.service, args.grpc_listen, routes, muster_identity::SERVICES, life).await
 }
 
 /// Runs the group service until the process is told to stop.
 pub async fn group(args: FollowerArgs) -> anyhow::Result<()> {
     args.service.check(args.grpc_listen)?;
-    let life = stopped_by_signals();
+    let life = args.service.part.life.begin().await?;
     let settings = settings(args.database_url, muster_group::SCHEMA);
     let identity = args.service.part.connect(&args.identity_url)?;
-    let routes = muster_group::start(&settings, args.feed.settings(), identity, &life)
-        .await
-        .map_err(database_error)?;
+    let start = || muster_group::start(&settings, args.feed.settings(), identity.clone(), &life);
+    let Some(routes) = once_the_database_answers(&life, start).await? else { return Ok(()) };
     serve(&args.service, args.grpc_listen, routes, muster_group::SERVICES, life).await
 }
 
 /// Runs the approver service until the process is told to stop.
 pub async fn approver(args: FollowerArgs) -> anyhow::Result<()> {
     args.service.check(args.grpc_listen)?;
-    let life = stopped_by_signals();
+    let life = args.service.part.life.begin().await?;
     let settings = settings(args.database_url, muster_approver::SCHEMA);
     let identity = args.service.part.connect(&args.identity_url)?;
-    let routes = muster_approver::start(&settings, args.feed.settings(), identity, &life)
-        .await
-        .map_err(database_error)?;
+    let start = || muster_approver::start(&settings, args.feed.settings(), identity.clone(), &life);
+    let Some(routes) = once_the_database_answers(&life, start).await? else { return Ok(()) };
     serve(&args.service, args.grpc_listen, routes, muster_approver::SERVICES, life).await
 }
 
 /// Runs the gateway until the process is told to stop.
 pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
-    let life = stopped_by_signals();
+    let life = args.part.life.begin().await?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -185,6 +183,7 @@ pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         trusts_forwarded_for: args.trust_forwarded_for,
         oidc: args.oidc.config()?,
     });
+    life.started();
     println!("HTTP address  {}", listener.local_addr()?);
     println!("SCIM base URL  {public_url}/scim/v2");
     http_server::serve(listener, router, http_server::Limits::default(), life.clone()).await?;
@@ -202,15 +201,50 @@ async fn serve(
     service: &ServiceArgs,
     address: SocketAddr,
     routes: Routes,
-    services: &[&str],
+    services: &[&'static str],
     life: Life,
 ) -> anyhow::Result<()> {
-    let routes =
-        grpc::with_health_and_reflection(routes, services, muster_proto::FILE_DESCRIPTOR_SET)
-            .await?;
+    life.started();
+    let descriptors = muster_proto::FILE_DESCRIPTOR_SET;
+    let routes = grpc::with_health_and_reflection(routes, services, descriptors, &life).await?;
     service.serve(address, routes, life.clone()).await?;
     life.drain().await;
     Ok(())
+}
+
+/// How long a database that does not answer is left alone.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Starts a service, once its database can be reached: parts start in any order. None where the
+/// process is told to stop before that.
+async fn once_the_database_answers<F>(
+    life: &Life,
+    start: impl Fn() -> F,
+) -> anyhow::Result<Option<Routes>>
+where
+    F: Future<Output = Result<Routes, sqlx::Error>>,
+{
+    loop {
+        match start().await {
+            Ok(routes) => return Ok(Some(routes)),
+            Err(error) if is_away(&error) => {
+                tracing::warn!("the database cannot be reached; trying again");
+            }
+            Err(error) => return Err(database_error(error)),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = life.left() => return Ok(None),
+        }
+    }
+}
+
+/// Whether the database may answer later.
+fn is_away(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut)
+        // It starts, stops, or has no connection left.
+        || matches!(code.as_deref(), Some("57P01" | "57P02" | "57P03" | "53300"))
 }
 
 /// What is wrong with the database, in words.
@@ -231,26 +265,4 @@ pub fn database_error(error: sqlx::Error) -> anyhow::Error {
         _ => "the database does not serve",
     };
     anyhow::Error::new(error).context(advice)
-}
-
-/// A life that ends with Ctrl-C or SIGTERM.
-#[must_use]
-pub fn stopped_by_signals() -> Life {
-    use tokio::signal::unix::{SignalKind, signal};
-    let life = Life::new();
-    let stopping = life.clone();
-    tokio::spawn(async move {
-        let terminate = async {
-            match signal(SignalKind::terminate()) {
-                Ok(mut terminate) => terminate.recv().await,
-                Err(_) => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate => {}
-        }
-        stopping.stop();
-    });
-    life
 }

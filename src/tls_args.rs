@@ -13,6 +13,8 @@ use muster_runtime::transport::Transport;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
+use crate::life_args::LifeArgs;
+
 /// The certificate of who calls.
 #[derive(Debug, Clone, Args)]
 pub struct TlsArgs {
@@ -41,6 +43,9 @@ pub struct PartArgs {
     /// Talk in plain text, with this machine only
     #[arg(long, env = "MUSTER_PLAIN_TEXT", conflicts_with = "tls_certificate")]
     pub plain_text: bool,
+    /// How it begins and ends
+    #[command(flatten)]
+    pub life: LifeArgs,
 }
 
 /// How a service is called, and by whom.
@@ -138,21 +143,29 @@ impl ServiceArgs {
     }
 }
 
-/// Calls whoever listens at `url`, with this certificate where that is `https`.
-pub fn connect(url: &str, tls: Option<Tls>) -> anyhow::Result<Transport> {
-    let parsed: http::Uri = url.parse().with_context(|| format!("{url:?} is no address"))?;
-    match (parsed.scheme_str(), tls) {
-        (Some("https"), Some(tls)) => Ok(Transport::connect_mutual(url, tls)?),
-        (Some("https"), None) => {
-            bail!("{url} is called over TLS, which needs --tls-certificate, --tls-key and --tls-ca")
+/// Calls whoever listens at `urls`, one or several with commas between them, with this certificate
+/// where they are `https`.
+pub fn connect(urls: &str, tls: Option<Tls>) -> anyhow::Result<Transport> {
+    let is_https = urls.split(',').all(|url| url.trim().starts_with("https:"));
+    for url in urls.split(',') {
+        let parsed: http::Uri =
+            url.trim().parse().with_context(|| format!("{url:?} is no address"))?;
+        match parsed.scheme_str() {
+            Some("https") if tls.is_none() => bail!(
+                "{url} is called over TLS, which needs --tls-certificate, --tls-key and --tls-ca"
+            ),
+            Some("https") if !is_https => bail!("{urls} are of two kinds: use https for each"),
+            Some("https") => {}
+            Some("http") if is_loopback(parsed.host().unwrap_or_default()) => {}
+            Some("http") => {
+                bail!("{url} is on another machine, which is not called in plain text: use https")
+            }
+            _ => bail!("{url:?} is no address to call, such as https://identity:50051"),
         }
-        (Some("http"), _) if is_loopback(parsed.host().unwrap_or_default()) => {
-            Ok(Transport::connect(url)?)
-        }
-        (Some("http"), _) => {
-            bail!("{url} is on another machine, which is not called in plain text: use https")
-        }
-        _ => bail!("{url:?} is no address to call, such as https://identity:50051"),
+    }
+    match tls {
+        Some(tls) if is_https => Ok(Transport::connect_mutual(urls, tls)?),
+        _ => Ok(Transport::connect(urls)?),
     }
 }
 

@@ -38,6 +38,7 @@ mod people;
 mod personal_data;
 mod provider;
 mod races;
+mod rolling;
 mod schemas;
 mod sequential;
 mod sessions;

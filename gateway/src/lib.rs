@@ -90,11 +90,13 @@ pub fn is_loopback(url: &str) -> bool {
 /// Everything that the gateway serves.
 pub fn router(config: Config) -> Router {
     let limits = config.limits;
+    server::needs_identity(&config.life, &config.identity);
     let gateway = Gateway {
         scim_url: format!("{}/scim/v2", config.public_url).into(),
         public_url: config.public_url.as_str().into(),
         trusts_traceparent: config.trusts_traceparent,
         log: Log::start(config.identity.clone(), &config.life),
+        life: config.life.clone(),
         trusts_forwarded_for: config.trusts_forwarded_for,
         oidc: config.oidc.clone().map(|provider| {
             oidc::Oidc::new(provider, format!("{}{}", config.public_url, console::BACK))
@@ -125,5 +127,6 @@ struct Gateway {
     oidc: Option<oidc::Oidc>,
     trusts_traceparent: bool,
     log: Log,
+    life: Life,
     trusts_forwarded_for: bool,
 }

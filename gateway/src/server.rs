@@ -9,10 +9,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
-use muster_proto::identity::v1::AuthenticateApiKeyRequest;
 use muster_runtime::http_server::Kept;
+use muster_runtime::life::Life;
+use muster_runtime::transport::Transport;
 use muster_runtime::{deadline, telemetry};
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use tracing::{Instrument as _, field, info_span};
 
 use crate::failure::Failure;
@@ -26,13 +30,25 @@ pub(crate) fn routes() -> Router<Gateway> {
         .route("/", get(async || Redirect::to(console::HOME)))
 }
 
-/// Ready means that identity can look up a key, so that the service, its database and its tables
-/// are there. The others may be away: reads say so, route by route.
+/// Ready means that identity is. The others may be away: reads say so, route by route.
+pub(crate) fn needs_identity(life: &Life, identity: &Transport) {
+    let health = HealthClient::new(identity.clone());
+    life.needs("identity", move || {
+        let mut health = health.clone();
+        async move {
+            match health.check(HealthCheckRequest::default()).await {
+                Ok(answer) => answer.into_inner().status() == ServingStatus::Serving,
+                // In one process, whose life has identity's needs as well.
+                Err(status) => status.code() == Code::Unimplemented,
+            }
+        }
+    });
+}
+
 async fn ready(State(gateway): State<Gateway>) -> Response {
-    let request = AuthenticateApiKeyRequest { secret: String::new() };
-    match gateway.parts.api_keys.clone().authenticate_api_key(request).await {
-        Err(status) if status.code() == Code::Unauthenticated => "ok\n".into_response(),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "identity is not available\n").into_response(),
+    match gateway.life.readiness().await {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
 

@@ -83,13 +83,21 @@ impl Cluster {
             variables: owned(variables),
         };
         for _ in 0..count {
-            let replica = this.start_replica().await;
+            let replica = this.start_replica(None).await;
             this.replicas.push(replica);
         }
         this
     }
 
-    async fn start_replica(&self) -> Replica {
+    /// Starts one replica of every part, each of which tells of its health at an address.
+    pub(crate) async fn start_with_health(addresses: &[String]) -> Self {
+        let mut this = Self::start(0).await;
+        let replica = this.start_replica(Some(addresses)).await;
+        this.replicas.push(replica);
+        this
+    }
+
+    async fn start_replica(&self, health: Option<&[String]>) -> Replica {
         let socket = self.data_dir.join("socket").join(".s.PGSQL.5432");
         let mut to_service = Vec::new();
         for _ in PARTS {
@@ -101,8 +109,9 @@ impl Cluster {
             to_service,
             processes: PARTS.iter().map(|_| Mutex::new(None)).collect(),
         };
-        for part in PARTS {
-            self.start_part(&replica, part, &[]).await;
+        for (at, part) in PARTS.into_iter().enumerate() {
+            let health = health.map(|health| ("MUSTER_HEALTH_LISTEN", &*health[at]));
+            self.start_part(&replica, part, health.as_slice()).await;
         }
         replica
     }

@@ -6,14 +6,14 @@
 mod chaos;
 mod check;
 mod clients;
-mod cluster;
+pub(crate) mod cluster;
 mod commit;
 mod history;
 mod kinds;
 mod mistakes;
 mod order;
 mod points;
-mod proxy;
+pub(crate) mod proxy;
 mod restored;
 mod rounds;
 mod run;

@@ -44,6 +44,7 @@ impl Process {
             .arg(program)
             .args(args)
             .env("MUSTER_LOG", "info")
+            .env("MUSTER_DRAIN_DELAY", "0")
             .env_remove("DATABASE_URL")
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())

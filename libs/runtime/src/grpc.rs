@@ -11,6 +11,8 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use tower::Service;
 use tracing::{Instrument as _, info_span};
 
@@ -23,6 +25,9 @@ mod connection;
 
 /// How long a call may take that sets no deadline of its own.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often the services' health is looked at.
+const HEALTH: Duration = Duration::from_secs(2);
 
 /// The largest message a part takes from another: a page of groups with 200,000 members.
 pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
@@ -103,18 +108,39 @@ pub(crate) fn service_and_method(path: &str) -> (&str, &str) {
 /// reflection of `descriptors`.
 pub async fn with_health_and_reflection(
     routes: Routes,
-    services: &[&str],
+    services: &[&'static str],
     descriptors: &'static [u8],
+    life: &Life,
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    for service in services.iter().copied().chain([""]) {
-        reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
-    }
+    let services: Vec<&'static str> = services.iter().copied().chain([""]).collect();
+    report(&reporter, &services, life).await;
+    let reporting = life.clone();
+    life.spawn(async move {
+        while !reporting.is_leaving() {
+            tokio::select! {
+                () = tokio::time::sleep(HEALTH) => {}
+                () = reporting.left() => {}
+            }
+            report(&reporter, &services, &reporting).await;
+        }
+    });
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(descriptors)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     Ok(routes.add_service(health).add_service(reflection))
+}
+
+/// Tells whether the process is ready, as each of its services.
+async fn report(reporter: &HealthReporter, services: &[&'static str], life: &Life) {
+    let status = match life.readiness().await {
+        Ok(()) => ServingStatus::Serving,
+        Err(_) => ServingStatus::NotServing,
+    };
+    for service in services {
+        reporter.set_service_status(service, status).await;
+    }
 }
 
 /// Binds an address for plain text, which only this machine may reach: gRPC callers are not

@@ -9,6 +9,7 @@ pub mod failpoint;
 pub mod feed;
 pub mod filter_sql;
 pub mod grpc;
+pub mod health;
 pub mod http_server;
 pub mod id;
 pub mod life;

@@ -59,6 +59,11 @@ impl Database {
             .connect_with(options)
             .await?;
         let database = Self { pool, life: life.clone() };
+        let needed = database.clone();
+        life.needs("the database", move || {
+            let database = needed.clone();
+            async move { database.ping().await.is_ok() }
+        });
         let (commit, role, unbound): (String, String, bool) = sqlx::query_as(
             "SELECT current_setting('synchronous_commit'), rolname::text, rolsuper OR rolbypassrls
                FROM pg_roles WHERE rolname = current_user",
@@ -82,6 +87,26 @@ impl Database {
             ));
         }
         Ok(database)
+    }
+
+    /// Fails where the tables are older than this build, which is made for those of `newest`: the
+    /// version of its last migration. Newer ones are taken: a migration comes before the processes
+    /// that need it.
+    pub async fn migrated(&self, newest: Option<i64>) -> Result<(), sqlx::Error> {
+        let there: Option<i64> =
+            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+                .fetch_one(&self.pool)
+                .await?;
+        if there >= newest {
+            return Ok(());
+        }
+        let (there, newest) = (there.unwrap_or_default(), newest.unwrap_or_default());
+        Err(sqlx::Error::Configuration(
+            format!(
+                "the tables are of version {there}, and this needs {newest}: run muster migrate"
+            )
+            .into(),
+        ))
     }
 
     /// Runs `work` in one transaction that sees and writes the organisation's rows only, and

@@ -5,12 +5,9 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 use http::HeaderValue;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
 use tracing::{Instrument as _, info_span};
@@ -18,42 +15,28 @@ use tracing::{Instrument as _, info_span};
 use crate::tls::Tls;
 use crate::{deadline, grpc, telemetry};
 
+mod replicas;
+
+pub use replicas::InvalidAddress;
+use replicas::Replicas;
+
 /// What a generated client calls through: `UserServiceClient<Transport>`.
 ///
 /// It sends the current deadline and trace context along, and gives up at the deadline.
 #[derive(Debug, Clone)]
 pub struct Transport(BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>);
 
-/// An address that cannot be called.
-#[derive(Debug, thiserror::Error)]
-#[error("{url:?} is no address of a gRPC service, such as http://127.0.0.1:50051: {source}")]
-pub struct InvalidAddress {
-    url: String,
-    source: tonic::transport::Error,
-}
-
 impl Transport {
-    /// Calls a process at `url` in plain text; the connection is made with the first call and again
-    /// after it is lost.
+    /// Calls a service at `url` in plain text: any of its replicas, where the name in `url` has
+    /// several addresses, or several URLs stand there with commas between them. Connections are
+    /// made with the first call, and again after they are lost.
     pub fn connect(url: &str) -> Result<Self, InvalidAddress> {
-        let channel = endpoint(url)?.connect_lazy();
-        Ok(Self(BoxCloneSyncService::new(channel.map_err(lost))))
+        Ok(Self(BoxCloneSyncService::new(Replicas::new(url, None)?)))
     }
 
-    /// The same over mutual TLS: the other end's certificate must be for the host of `url`.
+    /// The same over mutual TLS: the other end's certificate must be for the host of its URL.
     pub fn connect_mutual(url: &str, tls: Tls) -> Result<Self, InvalidAddress> {
-        let connect = tower::service_fn(move |uri: http::Uri| {
-            let tls = tls.clone();
-            async move {
-                let host = uri.host().unwrap_or_default();
-                let port = uri.port_u16().unwrap_or(443);
-                let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
-                stream.set_nodelay(true)?;
-                tls.connect(host, stream).await.map(TokioIo::new)
-            }
-        });
-        let channel = endpoint(url)?.connect_with_connector_lazy(connect);
-        Ok(Self(BoxCloneSyncService::new(channel.map_err(lost))))
+        Ok(Self(BoxCloneSyncService::new(Replicas::new(url, Some(tls))?)))
     }
 
     /// Calls services of this process.
@@ -61,25 +44,6 @@ impl Transport {
     pub fn in_process(routes: Routes) -> Self {
         Self(BoxCloneSyncService::new(grpc::Served::new(routes).map_err(|never| match never {})))
     }
-}
-
-/// What a caller gets whose connection could not be made, or was lost: tonic says `UNKNOWN` of some.
-fn lost(error: tonic::transport::Error) -> BoxError {
-    let mut reason: &dyn std::error::Error = &error;
-    while let Some(source) = reason.source() {
-        reason = source;
-    }
-    Status::unavailable(format!("the connection failed: {reason}")).into()
-}
-
-fn endpoint(url: &str) -> Result<Endpoint, InvalidAddress> {
-    let endpoint = Endpoint::from_shared(url.to_owned())
-        .map_err(|source| InvalidAddress { url: url.to_owned(), source })?;
-    Ok(endpoint
-        .connect_timeout(std::time::Duration::from_secs(5))
-        .http2_keep_alive_interval(std::time::Duration::from_secs(30))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true))
 }
 
 impl Service<http::Request<Body>> for Transport {

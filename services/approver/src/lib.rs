@@ -42,6 +42,7 @@ pub async fn start(
     life: &Life,
 ) -> Result<Routes, sqlx::Error> {
     let database = Database::connect(database, life).await?;
+    database.migrated(MIGRATOR.iter().map(|migration| migration.version).max()).await?;
     let feed = Feed::open("approver", database.clone(), life.clone(), feed).await?;
     let follower = Follower::start(database.clone(), feed.clone(), identity, life);
     let approvers = Approvers { database, feed, follower };

@@ -43,6 +43,7 @@ pub async fn start(
     life: &Life,
 ) -> Result<Routes, sqlx::Error> {
     let database = Database::connect(database, life).await?;
+    database.migrated(MIGRATOR.iter().map(|migration| migration.version).max()).await?;
     let feed = Feed::open("group", database.clone(), life.clone(), feed).await?;
     let users = Users::new(identity.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let follower = Follower::start(database.clone(), feed.clone(), identity, life);

@@ -68,6 +68,7 @@ pub async fn start(
     life: &Life,
 ) -> Result<Routes, sqlx::Error> {
     let database = Database::connect(database, life).await?;
+    database.migrated(MIGRATOR.iter().map(|migration| migration.version).max()).await?;
     let feed = Feed::open("identity", database.clone(), life.clone(), feed).await?;
     life.spawn(provisioning_log::prune_for_ever(database.clone(), log, life.clone()));
     let identity = Identity { database, feed, passwords: Passwords::new(), life: life.clone() };
