@@ -156,7 +156,7 @@ mod tests {
         assert!(!life.is_stopped());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_does_not_answer_is_not_there() {
         let life = Life::new();
         life.needs("identity", std::future::pending);
