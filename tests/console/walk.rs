@@ -131,7 +131,7 @@ async fn an_admin_connects_okta_by_what_the_screen_says() {
     browser.says("Okta has reached Muster with your key").await;
     okta.go_on();
     okta.plays("Step 3b");
-    browser.says("person in Muster").await;
+    browser.says("people in Muster; Okta has created").await;
     look_at(&browser, &mut pages, "set-up").await;
     okta.go_on();
     okta.plays("Step 4");
