@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
+use crate::limit_args::LimitArgs;
 use crate::migrate::{MigrateArgs, migrate};
 use crate::parts::{CONNECTIONS, database_error};
 use muster_local_postgres::LocalPostgres;
@@ -37,6 +38,8 @@ pub struct Options {
     pub feed: feed::Settings,
     /// How long the provisioning log is kept.
     pub log: provisioning_log::Settings,
+    /// Limits.
+    pub limits: LimitArgs,
 }
 
 /// Everything, running.
@@ -128,7 +131,7 @@ impl Everything {
             identity: to_identity.clone(),
             group: Transport::in_process(group.clone()),
             approver: Transport::in_process(approver.clone()),
-            limits: muster_gateway::Limits::default(),
+            limits: options.limits.requests(),
             trusts_traceparent: false,
             life: life.clone(),
             trusts_forwarded_for: false,
@@ -144,12 +147,12 @@ impl Everything {
         )
         .await?;
         life.started();
+        let limits = options.limits.connections();
         let (http_life, grpc_life) = (life.clone(), life.clone());
         let servers = vec![
-            tokio::spawn(async move {
-                let limits = http_server::Limits::default();
-                Ok(http_server::serve(http, router, limits, http_life).await?)
-            }),
+            tokio::spawn(
+                async move { Ok(http_server::serve(http, router, limits, http_life).await?) },
+            ),
             tokio::spawn(async move { Ok(grpc::serve(grpc, routes, grpc_life).await?) }),
         ];
         Ok(Self {

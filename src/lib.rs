@@ -6,6 +6,7 @@ pub mod demonstration;
 pub mod everything;
 pub mod feed_args;
 pub mod life_args;
+pub mod limit_args;
 pub mod log_args;
 pub mod migrate;
 pub mod oidc_args;

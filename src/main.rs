@@ -12,6 +12,7 @@ use muster::check::CheckArgs;
 use muster::everything::{Everything, Options};
 use muster::feed_args::FeedArgs;
 use muster::life_args::{Drain, stopped_by_signals};
+use muster::limit_args::LimitArgs;
 use muster::log_args::LogArgs;
 use muster::migrate::MigrateArgs;
 use muster::oidc_args::OidcArgs;
@@ -74,6 +75,8 @@ struct RunArgs {
     feed: FeedArgs,
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -181,6 +184,7 @@ async fn everything(args: RunArgs) -> anyhow::Result<()> {
         oidc: args.oidc.config()?,
         feed: args.feed.settings(),
         log: args.log.settings(),
+        limits: args.limits,
     };
     let everything = Everything::start(options, life.clone()).await?;
     let shown = tokio::select! {

@@ -116,6 +116,12 @@ pub enum ApiKeyCommand {
         /// What to call the key
         #[arg(long, value_name = "TEXT")]
         label: String,
+        /// A network that it may be used from, such as 203.0.113.0/24; can be given several times
+        #[arg(long, value_name = "NETWORK")]
+        network: Vec<String>,
+        /// After how many days it expires
+        #[arg(long, value_name = "DAYS")]
+        expire_days: Option<u32>,
         /// Where identity is
         #[command(flatten)]
         identity: Identity,
@@ -216,10 +222,20 @@ pub async fn admin(command: AdminCommand) -> anyhow::Result<()> {
 /// Runs `muster api-key …`.
 pub async fn api_key(command: ApiKeyCommand) -> anyhow::Result<()> {
     match command {
-        ApiKeyCommand::Create { organisation, label, identity } => {
+        ApiKeyCommand::Create { organisation, label, network, expire_days, identity } => {
             let transport = identity.connect(None)?;
             let organisation_id = find(&transport, organisation).await?;
-            let api_key = ApiKey { organisation_id, label, ..ApiKey::default() };
+            let expire_time = expire_days.map(|days| {
+                let at = OffsetDateTime::now_utc() + time::Duration::days(days.into());
+                prost_types::Timestamp { seconds: at.unix_timestamp(), nanos: 0 }
+            });
+            let api_key = ApiKey {
+                organisation_id,
+                label,
+                expire_time,
+                source_networks: network,
+                ..ApiKey::default()
+            };
             let request = CreateApiKeyRequest {
                 api_key: Some(api_key),
                 actor: Some(operator()),

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 use crate::feed_args::FeedArgs;
+use crate::limit_args::LimitArgs;
 use crate::log_args::LogArgs;
 use crate::oidc_args::OidcArgs;
 use crate::tls_args::{PartArgs, ServiceArgs};
@@ -108,9 +109,9 @@ pub struct GatewayArgs {
         value_name = "URL"
     )]
     pub approver_url: String,
-    /// The most bytes of a request body
-    #[arg(long, env = "MUSTER_MAX_BODY_BYTES", default_value_t = 1024 * 1024, value_name = "BYTES")]
-    pub max_body_bytes: usize,
+    /// Limits
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Go on with the trace that a request's traceparent names; only behind a proxy that sets it
     #[arg(long, env = "MUSTER_TRUST_TRACEPARENT")]
     pub trust_traceparent: bool,
@@ -168,16 +169,12 @@ pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => format!("http://{}", listener.local_addr()?),
     };
-    let limits = muster_gateway::Limits {
-        body_bytes: args.max_body_bytes,
-        ..muster_gateway::Limits::default()
-    };
     let router = muster_gateway::router(muster_gateway::Config {
         public_url: public_url.clone(),
         identity: args.part.connect(&args.identity_url)?,
         group: args.part.connect(&args.group_url)?,
         approver: args.part.connect(&args.approver_url)?,
-        limits,
+        limits: args.limits.requests(),
         trusts_traceparent: args.trust_traceparent,
         life: life.clone(),
         trusts_forwarded_for: args.trust_forwarded_for,
@@ -186,7 +183,7 @@ pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
     life.started();
     println!("HTTP address  {}", listener.local_addr()?);
     println!("SCIM base URL  {public_url}/scim/v2");
-    http_server::serve(listener, router, http_server::Limits::default(), life.clone()).await?;
+    http_server::serve(listener, router, args.limits.connections(), life.clone()).await?;
     // What is left of the provisioning log.
     life.drain().await;
     Ok(())

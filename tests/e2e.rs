@@ -28,6 +28,7 @@ mod hang_ups;
 mod isolation;
 mod large;
 mod leavers;
+mod limits;
 mod lists;
 mod local_postgres;
 mod log;

@@ -3,19 +3,24 @@
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, StatusCode, header, request};
 use muster_proto::feed::v1::{Actor, actor};
-use muster_proto::identity::v1::{AuthenticateApiKeyRequest, Organisation, UnknownMembers};
+use muster_proto::identity::v1::{
+    AuthenticateApiKeyRequest, AuthenticateApiKeyResponse, Organisation, UnknownMembers,
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::Gateway;
+use crate::admission::{Known, Place};
 use crate::failure::Failure;
 use crate::provisioning_log::Call;
+use crate::{Gateway, client_address};
 
 /// A SCIM client, authenticated.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub organisation: Organisation,
     pub api_key_id: String,
+    /// Held until the request is answered.
+    _place: Place,
 }
 
 impl Client {
@@ -41,29 +46,41 @@ impl FromRequestParts<Gateway> for Client {
         if let Some(client) = parts.extensions.get::<Self>() {
             return Ok(client.clone());
         }
-        let secret = secret(&parts.headers).ok_or_else(unauthorized)?.to_owned();
-        let mut api_keys = gateway.parts.api_keys.clone();
-        let answer = api_keys.authenticate_api_key(AuthenticateApiKeyRequest { secret }).await;
-        let call = parts.extensions.get::<Call>();
-        let answer = answer.map_err(|status| match status.code() {
-            Code::Unauthenticated => {
-                note_refused(call, &status);
-                unauthorized()
-            }
-            _ => status.into(),
-        })?;
-        match answer.into_inner() {
-            muster_proto::identity::v1::AuthenticateApiKeyResponse {
-                api_key: Some(key),
-                organisation: Some(organisation),
-            } => {
-                if let Some(call) = call {
-                    call.by(&organisation.id, &key.id);
-                }
-                Ok(Self { organisation, api_key_id: key.id })
-            }
-            _ => Err(unauthorized()),
+        let secret = secret(&parts.headers).ok_or_else(unauthorized)?;
+        let known = match gateway.admission.known(secret) {
+            Some(known) => known,
+            None => authenticate(gateway, secret, parts.extensions.get()).await?,
+        };
+        if let Some(call) = parts.extensions.get::<Call>() {
+            call.by(&known.organisation.id, &known.api_key_id);
         }
+        let address = client_address::of(parts, gateway);
+        let place = gateway.admission.admit(&known, address).await?;
+        let Known { api_key_id, organisation, .. } = known;
+        Ok(Self { organisation, api_key_id, _place: place })
+    }
+}
+
+/// Asks identity whose key it is.
+async fn authenticate(
+    gateway: &Gateway,
+    secret: &str,
+    call: Option<&Call>,
+) -> Result<Known, Failure> {
+    let mut api_keys = gateway.parts.api_keys.clone();
+    let request = AuthenticateApiKeyRequest { secret: secret.to_owned() };
+    let answer = api_keys.authenticate_api_key(request).await.map_err(|status| {
+        if status.code() != Code::Unauthenticated {
+            return status.into();
+        }
+        note_refused(call, &status);
+        unauthorized()
+    })?;
+    match answer.into_inner() {
+        AuthenticateApiKeyResponse { api_key: Some(key), organisation: Some(organisation) } => {
+            Ok(gateway.admission.learn(secret, &key, organisation))
+        }
+        _ => Err(unauthorized()),
     }
 }
 

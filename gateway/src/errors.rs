@@ -33,7 +33,7 @@ const fn known(
 }
 
 /// By status, then by keyword.
-pub(crate) static ALL: [Known; 24] = [
+pub(crate) static ALL: [Known; 25] = [
     known(
         400,
         "",
@@ -111,8 +111,10 @@ pub(crate) static ALL: [Known; 24] = [
     known(
         403,
         "",
-        "A filter on Schemas, ResourceTypes or ServiceProviderConfig.",
-        "Read them whole: SCIM forbids a filter there.",
+        "A filter on Schemas, ResourceTypes or ServiceProviderConfig, or a key that is limited to \
+         networks, from an address outside of them.",
+        "Read the former whole: SCIM forbids a filter there. For the latter, make a key for the \
+         client's networks: muster api-key create --network.",
     ),
     known(
         404,
@@ -164,6 +166,13 @@ pub(crate) static ALL: [Known; 24] = [
         "",
         "The body is not JSON, or is compressed.",
         "Send Content-Type: application/scim+json and no Content-Encoding.",
+    ),
+    known(
+        429,
+        "",
+        "There were more requests in a second with this key, or of this organisation, than may be.",
+        "Nothing: the client sends the request again after the seconds of Retry-After, as Okta \
+         does. If it goes on, look for a second client with the same key.",
     ),
     known(
         500,

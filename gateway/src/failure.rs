@@ -104,7 +104,8 @@ impl IntoResponse for Failure {
                 let challenge = HeaderValue::from_static("Bearer realm=\"Muster SCIM\"");
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
+            // A rate is by the second.
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

@@ -1,6 +1,8 @@
 //! The gateway: SCIM over HTTP and the admin console, in front of the services. It keeps no state and knows no SQL.
 
+mod admission;
 mod auth;
+mod client_address;
 mod console;
 mod docs;
 mod errors;
@@ -19,11 +21,12 @@ use axum::routing::any;
 use muster_runtime::life::Life;
 use muster_runtime::transport::Transport;
 
+use admission::Admission;
 pub use oidc::Config as OidcConfig;
 pub use parts::Parts;
 use provisioning_log::Log;
 
-/// Limits of requests; `docs/operations.md` lists them.
+/// Limits of requests; `docs/limits.md` lists them.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The most bytes of a request body.
@@ -40,6 +43,15 @@ pub struct Limits {
     pub bulk_operations: usize,
     /// How long an answer waits for a follower to take a change before the feed brings it.
     pub settle_time: Duration,
+    /// The most requests a second with one API key; any number where it is 0.
+    pub key_rate: u32,
+    /// The most requests a second of one organisation; any number where it is 0.
+    pub organisation_rate: u32,
+    /// How many requests of one organisation may be under way; more wait their turn.
+    pub organisation_in_flight: usize,
+    /// For how long a key that identity let pass is let pass without asking: so much later a
+    /// revocation holds.
+    pub key_time: Duration,
 }
 
 impl Default for Limits {
@@ -52,6 +64,10 @@ impl Default for Limits {
             bulk_bytes: 4 * 1024 * 1024,
             bulk_operations: 1_000,
             settle_time: Duration::from_secs(2),
+            key_rate: 0,
+            organisation_rate: 0,
+            organisation_in_flight: 16,
+            key_time: Duration::from_secs(1),
         }
     }
 }
@@ -101,6 +117,7 @@ pub fn router(config: Config) -> Router {
         oidc: config.oidc.clone().map(|provider| {
             oidc::Oidc::new(provider, format!("{}{}", config.public_url, console::BACK))
         }),
+        admission: Arc::new(Admission::new(limits)),
         parts: Parts::new(config),
         limits,
     };
@@ -123,6 +140,7 @@ struct Gateway {
     /// The SCIM base URL, which every `meta.location` begins with.
     scim_url: Arc<str>,
     parts: Parts,
+    admission: Arc<Admission>,
     limits: Limits,
     oidc: Option<oidc::Oidc>,
     trusts_traceparent: bool,

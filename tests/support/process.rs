@@ -45,6 +45,8 @@ impl Process {
             .args(args)
             .env("MUSTER_LOG", "info")
             .env("MUSTER_DRAIN_DELAY", "0")
+            // What a test changes about an organisation or a key holds at once.
+            .env("MUSTER_KEY_CACHE_MILLISECONDS", "0")
             .env_remove("DATABASE_URL")
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())

@@ -51,7 +51,6 @@
 //! - **Looks**: `assets/console.css` begins with a list of what there is.
 
 mod assets;
-mod client;
 mod csrf;
 mod csv_import;
 mod csv_out;

@@ -11,12 +11,12 @@ use muster_proto::identity::v1::SignInVerifiedRequest;
 use serde::Deserialize;
 use tonic::Code;
 
-use super::client::ClientAddress;
 use super::frame::Problem;
 use super::input::{Query, next_page};
 use super::session::{cookie_named, cookie_value};
 use super::sign_in::signed_in;
 use crate::Gateway;
+use crate::client_address::ClientAddress;
 use crate::oidc::{Oidc, Started};
 
 /// Where it begins, and where the provider sends the browser back to.

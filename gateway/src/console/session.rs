@@ -15,10 +15,10 @@ use muster_proto::identity::v1::{
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
 
-use super::client::ClientAddress;
 use super::frame::{Frame, Problem, Section, SignedIn};
 use super::input::{next_page, sign_in_address};
 use crate::Gateway;
+use crate::client_address::ClientAddress;
 use crate::oidc::is_loopback;
 
 pub(super) fn routes() -> Router<Gateway> {

@@ -17,11 +17,11 @@ use serde::Deserialize;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::client::ClientAddress;
 use super::frame::{Frame, Problem, in_words, page, page_with};
 use super::input::{Form, Query, next_page};
 use super::session::{NotSigned, Signed, cookie, is_kept, secret};
 use crate::Gateway;
+use crate::client_address::ClientAddress;
 
 pub(super) fn routes() -> Router<Gateway> {
     Router::new()

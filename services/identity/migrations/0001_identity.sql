@@ -100,6 +100,8 @@ CREATE TABLE api_key (
     revoked_at      timestamptz,
     first_used_at   timestamptz,
     last_used_at    timestamptz,
+    -- Where it may be used from; anywhere where there is none.
+    source_networks text[]      NOT NULL,
     PRIMARY KEY (organisation_id, api_key_id),
     UNIQUE (organisation_id, secret_hash)
 );

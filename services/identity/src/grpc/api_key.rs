@@ -1,5 +1,8 @@
 //! `ApiKeyService`.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyService;
 use muster_proto::identity::v1::{
     ApiKey, AuditAction, AuthenticateApiKeyRequest, AuthenticateApiKeyResponse,
@@ -16,6 +19,9 @@ use crate::store::api_key as store;
 use crate::store::audit::{self, Event};
 use crate::{Error, Identity, organisation, secret};
 
+/// The most networks that a key is limited to.
+const MOST_NETWORKS: usize = 100;
+
 #[tonic::async_trait]
 impl ApiKeyService for Identity {
     async fn create_api_key(
@@ -31,6 +37,7 @@ impl ApiKeyService for Identity {
             prefix: secret::shown(&secret).to_owned(),
             label: organisation::name("label", &key.label)?,
             expires_at: key.expire_time.map(time_of).transpose()?,
+            source_networks: networks(key.source_networks)?,
             creator: actor(request.actor)?,
         };
         let event = Event {
@@ -115,4 +122,20 @@ impl ApiKeyService for Identity {
 fn time_of(timestamp: prost_types::Timestamp) -> Result<OffsetDateTime, Error> {
     OffsetDateTime::from_unix_timestamp(timestamp.seconds)
         .map_err(|_| Error::Invalid { field: "expire_time", description: "is out of range".into() })
+}
+
+/// Networks as they are compared: without the bits of a host.
+fn networks(texts: Vec<String>) -> Result<Vec<String>, Error> {
+    if texts.len() > MOST_NETWORKS {
+        let description = format!("has {} networks; at most {MOST_NETWORKS}", texts.len());
+        return Err(Error::Invalid { field: "source_networks", description });
+    }
+    let parse = |text: String| {
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map(|network| network.trunc().to_string()).map_err(|_| Error::Invalid {
+            field: "source_networks",
+            description: format!("was {text:?}; expected a network such as 203.0.113.0/24"),
+        })
+    };
+    texts.into_iter().map(parse).collect()
 }

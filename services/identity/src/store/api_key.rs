@@ -21,6 +21,7 @@ struct Row {
     revoked_at: Option<OffsetDateTime>,
     first_used_at: Option<OffsetDateTime>,
     last_used_at: Option<OffsetDateTime>,
+    source_networks: Vec<String>,
 }
 
 impl From<Row> for ApiKey {
@@ -36,6 +37,7 @@ impl From<Row> for ApiKey {
             revoke_time: row.revoked_at.map(timestamp),
             last_use_time: row.last_used_at.map(timestamp),
             first_use_time: row.first_used_at.map(timestamp),
+            source_networks: row.source_networks,
         }
     }
 }
@@ -46,6 +48,7 @@ pub(crate) struct NewApiKey {
     pub prefix: String,
     pub label: String,
     pub expires_at: Option<OffsetDateTime>,
+    pub source_networks: Vec<String>,
     pub creator: Actor,
 }
 
@@ -59,12 +62,12 @@ pub(crate) async fn create(
         Row,
         r#"INSERT INTO identity.api_key
                   (organisation_id, api_key_id, secret_hash, prefix, label, created_at, creator,
-                   expires_at)
-           SELECT organisation_id, $2, $3, $4, $5, $6, $7, $8
+                   expires_at, source_networks)
+           SELECT organisation_id, $2, $3, $4, $5, $6, $7, $8, $9
              FROM identity.organisation WHERE organisation_id = $1
            RETURNING organisation_id AS "organisation_id: OrganisationId",
                      api_key_id AS "api_key_id: ApiKeyId", prefix, label, created_at, creator,
-                     expires_at, revoked_at, first_used_at, last_used_at"#,
+                     expires_at, revoked_at, first_used_at, last_used_at, source_networks"#,
         organisation as OrganisationId,
         ApiKeyId::new() as ApiKeyId,
         &key.hash[..],
@@ -73,6 +76,7 @@ pub(crate) async fn create(
         now,
         key.creator.to_column(),
         key.expires_at,
+        &key.source_networks,
     )
     .fetch_optional(connection)
     .await?
@@ -88,7 +92,7 @@ pub(crate) async fn list(
         Row,
         r#"SELECT organisation_id AS "organisation_id: OrganisationId",
                   api_key_id AS "api_key_id: ApiKeyId", prefix, label, created_at, creator,
-                  expires_at, revoked_at, first_used_at, last_used_at
+                  expires_at, revoked_at, first_used_at, last_used_at, source_networks
              FROM identity.api_key WHERE organisation_id = $1 ORDER BY api_key_id LIMIT 1000"#,
         organisation as OrganisationId,
     )
@@ -110,7 +114,7 @@ pub(crate) async fn revoke(
             WHERE organisation_id = $1 AND api_key_id = $2
            RETURNING organisation_id AS "organisation_id: OrganisationId",
                      api_key_id AS "api_key_id: ApiKeyId", prefix, label, created_at, creator,
-                     expires_at, revoked_at, first_used_at, last_used_at"#,
+                     expires_at, revoked_at, first_used_at, last_used_at, source_networks"#,
         organisation as OrganisationId,
         id as ApiKeyId,
         now,
@@ -132,7 +136,7 @@ pub(crate) async fn authenticate(
     let row = sqlx::query!(
         r#"SELECT k.api_key_id AS "api_key_id: ApiKeyId", k.prefix, k.label,
                   k.created_at AS key_created_at, k.creator, k.expires_at, k.revoked_at,
-                  k.first_used_at, k.last_used_at, o.organisation_id AS "organisation_id: OrganisationId", o.slug,
+                  k.first_used_at, k.last_used_at, k.source_networks, o.organisation_id AS "organisation_id: OrganisationId", o.slug,
                   o.display_name, o.default_locale, o.unknown_members, o.custom_field_1_name,
                   o.custom_field_2_name, o.custom_field_3_name, o.suspended, o.created_at
              FROM identity.api_key AS k
@@ -161,6 +165,7 @@ pub(crate) async fn authenticate(
         revoked_at: row.revoked_at,
         first_used_at: row.first_used_at,
         last_used_at: row.last_used_at,
+        source_networks: row.source_networks,
     };
     let organisation = organisation::Row {
         organisation_id: row.organisation_id,

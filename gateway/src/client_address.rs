@@ -1,4 +1,4 @@
-//! From where a browser asks.
+//! From where a client asks.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::Gateway;
 
 /// The client's address, in text; empty where it is not known.
 #[derive(Debug, Clone)]
-pub(super) struct ClientAddress(pub String);
+pub(crate) struct ClientAddress(pub String);
 
 impl FromRequestParts<Gateway> for ClientAddress {
     type Rejection = Infallible;
@@ -20,10 +20,15 @@ impl FromRequestParts<Gateway> for ClientAddress {
         parts: &mut request::Parts,
         gateway: &Gateway,
     ) -> Result<Self, Infallible> {
-        let peer = parts.extensions.get().map(|Peer(address)| *address);
-        let told = if gateway.trusts_forwarded_for { forwarded_for(&parts.headers) } else { None };
-        Ok(Self(told.or(peer).map(|address| address.to_string()).unwrap_or_default()))
+        Ok(Self(of(parts, gateway).map(|address| address.to_string()).unwrap_or_default()))
     }
+}
+
+/// The address that a request comes from; none where it is not known.
+pub(crate) fn of(parts: &request::Parts, gateway: &Gateway) -> Option<IpAddr> {
+    let peer = parts.extensions.get().map(|Peer(address)| *address);
+    let told = if gateway.trusts_forwarded_for { forwarded_for(&parts.headers) } else { None };
+    told.or(peer)
 }
 
 /// What the proxy nearest to us has added: what stands before it is the client's own word.

@@ -1,0 +1,221 @@
+//! Whether a request of a known client may go on now: where it comes from, how many there were this
+//! second, and how many of its organisation are under way.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use governor::clock::DefaultClock;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+use http::StatusCode;
+use ipnet::IpNet;
+use muster_proto::identity::v1::{ApiKey, Organisation};
+use ring::digest::{SHA256, digest};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::Limits;
+use crate::failure::Failure;
+
+/// How many keys are remembered, and how many organisations, before those that are idle are
+/// forgotten.
+const REMEMBERED: usize = 10_000;
+
+type Rates = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
+
+/// What is known of clients. One a gateway.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    limits: Limits,
+    keys: Mutex<HashMap<[u8; 32], Known>>,
+    organisation_rate: Option<Rates>,
+    key_rate: Option<Rates>,
+    under_way: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+/// A key that identity has let pass a moment ago.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub api_key_id: String,
+    pub organisation: Organisation,
+    networks: Vec<IpNet>,
+    until: Instant,
+}
+
+/// A request's place among those of its organisation that are under way; it ends with the request.
+pub(crate) type Place = Arc<OwnedSemaphorePermit>;
+
+impl Admission {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let rates = |each_second: u32| {
+            NonZeroU32::new(each_second).map(|rate| RateLimiter::hashmap(Quota::per_second(rate)))
+        };
+        Self {
+            limits,
+            keys: Mutex::default(),
+            organisation_rate: rates(limits.organisation_rate),
+            key_rate: rates(limits.key_rate),
+            under_way: Mutex::default(),
+        }
+    }
+
+    /// A secret that was let pass less than `key_time` ago: a revocation holds that much later.
+    pub(crate) fn known(&self, secret: &str) -> Option<Known> {
+        let keys = lock(&self.keys);
+        keys.get(&hashed(secret)).filter(|known| known.until > Instant::now()).cloned()
+    }
+
+    /// Notes whom identity has let pass.
+    pub(crate) fn learn(&self, secret: &str, key: &ApiKey, organisation: Organisation) -> Known {
+        let now = Instant::now();
+        let left = key.expire_time.map(|at| {
+            let at = SystemTime::UNIX_EPOCH
+                + Duration::from_secs(u64::try_from(at.seconds).unwrap_or_default());
+            at.duration_since(SystemTime::now()).unwrap_or_default()
+        });
+        let known = Known {
+            api_key_id: key.id.clone(),
+            organisation,
+            // Identity keeps no other.
+            networks: key.source_networks.iter().filter_map(|text| text.parse().ok()).collect(),
+            until: now + left.unwrap_or(Duration::MAX).min(self.limits.key_time),
+        };
+        let mut keys = lock(&self.keys);
+        if keys.len() >= REMEMBERED {
+            keys.retain(|_, known| known.until > now);
+        }
+        if keys.len() < REMEMBERED {
+            keys.insert(hashed(secret), known.clone());
+        }
+        known
+    }
+
+    /// Waits for the request's turn, or refuses it.
+    pub(crate) async fn admit(
+        &self,
+        known: &Known,
+        address: Option<IpAddr>,
+    ) -> Result<Place, Failure> {
+        let inside = |address: IpAddr| known.networks.iter().any(|net| net.contains(&address));
+        if !known.networks.is_empty() && !address.is_some_and(inside) {
+            return Err(Failure::new(
+                StatusCode::FORBIDDEN,
+                "the API key may not be used from this address: an operator limits it to networks; \
+                 call from one of them, or ask for a key without that limit",
+            ));
+        }
+        within(self.key_rate.as_ref(), &known.api_key_id, "API key", self.limits.key_rate)?;
+        let (id, rate) = (&known.organisation.id, self.limits.organisation_rate);
+        within(self.organisation_rate.as_ref(), id, "organisation", rate)?;
+        let places = {
+            let mut under_way = lock(&self.under_way);
+            if under_way.len() >= REMEMBERED {
+                under_way.retain(|_, places| Arc::strong_count(places) > 1);
+            }
+            let new = || Arc::new(Semaphore::new(self.limits.organisation_in_flight));
+            under_way.entry(id.clone()).or_insert_with(new).clone()
+        };
+        let place = places.acquire_owned().await;
+        let closed = |_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping");
+        place.map(Arc::new).map_err(closed)
+    }
+}
+
+/// Whether there were fewer requests this second than there may be.
+fn within(rates: Option<&Rates>, key: &String, of: &str, rate: u32) -> Result<(), Failure> {
+    let Some(rates) = rates else { return Ok(()) };
+    if rates.len() > REMEMBERED {
+        rates.retain_recent();
+    }
+    rates.check_key(key).map_err(|_| {
+        Failure::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("there are more than {rate} requests a second with this {of}; try again later"),
+        )
+    })
+}
+
+fn hashed(secret: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
+    hash
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(limits: Limits) -> (Admission, Known) {
+        let admission = Admission::new(limits);
+        let key = ApiKey {
+            id: "k".into(),
+            source_networks: vec!["203.0.113.0/24".into(), "2001:db8::/32".into()],
+            ..ApiKey::default()
+        };
+        let organisation = Organisation { id: "o".into(), ..Organisation::default() };
+        let known = admission.learn("secret", &key, organisation);
+        (admission, known)
+    }
+
+    async fn status(admission: &Admission, known: &Known, address: &str) -> u16 {
+        let admitted = admission.admit(known, address.parse().ok()).await;
+        admitted.map_or_else(|Failure(error)| error.status, |_| 200)
+    }
+
+    #[tokio::test]
+    async fn a_key_is_good_in_its_networks_only() {
+        let (admission, known) = admission(Limits::default());
+        for (address, expected) in
+            [("203.0.113.9", 200), ("2001:db8::1", 200), ("203.0.114.1", 403), ("", 403)]
+        {
+            assert_eq!(status(&admission, &known, address).await, expected, "{address}");
+        }
+        let anywhere = Known { networks: Vec::new(), ..known };
+        assert_eq!(status(&admission, &anywhere, "").await, 200);
+    }
+
+    #[tokio::test]
+    async fn the_first_request_over_the_rate_is_refused() {
+        let (admission, known) = admission(Limits { key_rate: 3, ..Limits::default() });
+        for expected in [200, 200, 200, 429] {
+            assert_eq!(status(&admission, &known, "203.0.113.9").await, expected);
+        }
+        // Another key of the organisation has a rate of its own.
+        let other = Known { api_key_id: "other".into(), ..known };
+        assert_eq!(status(&admission, &other, "203.0.113.9").await, 200);
+    }
+
+    #[tokio::test]
+    async fn the_first_request_over_those_under_way_waits_and_another_organisations_does_not() {
+        let (admission, known) =
+            admission(Limits { organisation_in_flight: 1, ..Limits::default() });
+        let address = "203.0.113.9".parse().ok();
+        let first = admission.admit(&known, address).await;
+        let mut second = std::pin::pin!(admission.admit(&known, address));
+        assert!(futures::poll!(second.as_mut()).is_pending());
+        let organisation = Organisation { id: "p".into(), ..Organisation::default() };
+        assert!(admission.admit(&Known { organisation, ..known.clone() }, address).await.is_ok());
+        drop(first);
+        assert!(second.await.is_ok());
+    }
+
+    #[test]
+    fn a_key_is_known_for_a_moment_and_never_after_it_expires() {
+        let (admission, _) = admission(Limits::default());
+        assert!(admission.known("secret").is_some() && admission.known("other").is_none());
+        let expired = prost_types::Timestamp { seconds: 1, nanos: 0 };
+        let key = ApiKey { expire_time: Some(expired), ..ApiKey::default() };
+        admission.learn("expired", &key, Organisation::default());
+        assert!(admission.known("expired").is_none());
+        let limits = Limits { key_time: Duration::ZERO, ..Limits::default() };
+        let forgetful = Admission::new(limits);
+        forgetful.learn("secret", &ApiKey::default(), Organisation::default());
+        assert!(forgetful.known("secret").is_none());
+    }
+}

@@ -1,0 +1,282 @@
+//! Limits: at the edge, and one past it; and what keys are limited to.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use muster::scim_client::{Answer, Method, ScimClient};
+use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
+use muster_proto::identity::v1::{ApiKey, CreateApiKeyRequest, RevokeApiKeyRequest};
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::support::process::{MUSTER, Process};
+use crate::support::system::{System, Tenant, together};
+
+/// A gateway of a test's own, in front of the shared services.
+fn gateway(system: &System, args: &[&str], variables: &[(&str, &str)]) -> (Process, String) {
+    let services = [
+        "gateway",
+        "--plain-text",
+        "--listen",
+        "127.0.0.1:0",
+        "--identity-url",
+        &system.identity_url,
+        "--group-url",
+        &system.group_url,
+        "--approver-url",
+        &system.approver_url,
+    ];
+    let args = [&services[..], args].concat();
+    let process = Process::start_as(MUSTER, "gateway", &args, &["SCIM base URL"], variables);
+    let url = process.told[0].clone();
+    (process, url)
+}
+
+fn client(url: &str, key: &str) -> ScimClient {
+    ScimClient::new(url, format!("Static {key}")).unwrap()
+}
+
+async fn new_key(system: &System, tenant: &Tenant, key: ApiKey) -> Result<(String, String), Code> {
+    let key = ApiKey { organisation_id: tenant.id.clone(), label: "more".into(), ..key };
+    let request =
+        CreateApiKeyRequest { api_key: Some(key), actor: None, client_address: String::new() };
+    let mut keys = ApiKeyServiceClient::new(system.identity());
+    let created = keys.create_api_key(request).await.map_err(|status| status.code())?.into_inner();
+    Ok((created.api_key.unwrap().id, created.secret))
+}
+
+fn retries(headers: &HeaderMap) -> bool {
+    headers.get("retry-after").is_some_and(|after| after == "1")
+}
+
+#[tokio::test]
+async fn a_revocation_holds_in_every_gateway_within_two_seconds_and_another_key_goes_on() {
+    let system = together();
+    let tenant = system.tenant().await;
+    let default = [("MUSTER_KEY_CACHE_MILLISECONDS", "1000")];
+    let gateways = [gateway(system, &[], &default), gateway(system, &[], &default)];
+    let (id, first) = new_key(system, &tenant, ApiKey::default()).await.unwrap();
+    let (_, second) = new_key(system, &tenant, ApiKey::default()).await.unwrap();
+    for (_, url) in &gateways {
+        for key in [&first, &second] {
+            assert_eq!(client(url, key).get("/Users").await.unwrap().status, 200, "two at once");
+        }
+    }
+    let request = RevokeApiKeyRequest {
+        organisation_id: tenant.id.clone(),
+        id,
+        actor: None,
+        client_address: String::new(),
+    };
+    ApiKeyServiceClient::new(system.identity()).revoke_api_key(request).await.unwrap();
+    let revoked = Instant::now();
+    for (_, url) in &gateways {
+        let client = client(url, &first);
+        // How long the test takes is no matter; what was asked two seconds later must be refused.
+        loop {
+            let asked = revoked.elapsed();
+            let status = client.get("/Users").await.unwrap().status;
+            if status == 401 {
+                break;
+            }
+            assert!(status == 200 && asked < Duration::from_secs(2), "{status} after {asked:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    for (_, url) in &gateways {
+        assert_eq!(client(url, &second).get("/Users").await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_good_in_its_networks_only() {
+    let system = together();
+    let tenant = system.tenant().await;
+    let networks = |texts: &[&str]| ApiKey {
+        source_networks: texts.iter().map(|text| (*text).to_owned()).collect(),
+        ..ApiKey::default()
+    };
+    for wrong in ["203.0.113.0/33", "office", ""] {
+        let refused = new_key(system, &tenant, networks(&[wrong])).await;
+        assert_eq!(refused, Err(Code::InvalidArgument), "{wrong}");
+    }
+    let key = networks(&["203.0.113.0/24", "2001:db8::1"]);
+    let (_, key) = new_key(system, &tenant, key).await.unwrap();
+    let (_process, url) = gateway(system, &["--trust-forwarded-for"], &[]);
+    let from = async |address: &'static str| {
+        let client = client(&url, &key);
+        let told = HeaderValue::from_static(address);
+        let headers = [(HeaderName::from_static("x-forwarded-for"), Some(told))];
+        let answer = client.send_bytes(Method::GET, "/Users", None, &headers).await.unwrap();
+        (answer.status, answer.text)
+    };
+    for (address, expected) in [
+        ("203.0.113.1", 200),
+        ("198.51.100.1, 203.0.113.254", 200),
+        ("2001:db8::1", 200),
+        ("203.0.114.0", 403),
+        ("203.0.113.1, 198.51.100.1", 403),
+        ("2001:db8::2", 403),
+    ] {
+        let (status, text) = from(address).await;
+        assert_eq!(status, expected, "{address}: {text}");
+    }
+    // Without a proxy that is trusted it is the connection that counts.
+    assert_eq!(client(&system.scim_url, &key).get("/Users").await.unwrap().status, 403);
+    let (_, here) = new_key(system, &tenant, networks(&["127.0.0.0/8"])).await.unwrap();
+    assert_eq!(client(&system.scim_url, &here).get("/Users").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn one_request_too_many_in_a_second_is_told_when_to_come_again() {
+    let system = together();
+    let (busy, other) = (system.tenant().await, system.tenant().await);
+    let (_process, url) = gateway(system, &["--organisation-rate", "20"], &[]);
+    let (busy, other) = (client(&url, busy.client.key()), client(&url, other.client.key()));
+    let answers = join_all((0..60).map(|_| busy.get("/Users"))).await;
+    let answers: Vec<Answer> = answers.into_iter().map(Result::unwrap).collect();
+    let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+    assert!(count(200) >= 20 && count(429) >= 1, "{} and {}", count(200), count(429));
+    assert_eq!(count(200) + count(429), 60);
+    let refused = answers.iter().find(|answer| answer.status == 429).unwrap();
+    assert!(retries(&refused.headers), "{:?}", refused.headers);
+    assert_eq!(refused.at("/status"), "429");
+    assert!(refused.at("/detail").as_str().unwrap().contains("more than 20 requests a second"));
+    assert_eq!(other.get("/Users").await.unwrap().status, 200, "another organisation");
+    // Whoever follows Retry-After gets through.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while busy.get("/Users").await.unwrap().status == 429 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_one_organisation_leaves_the_others_their_turn() {
+    let system = together();
+    let (flood, quiet) = (system.tenant().await, system.tenant().await);
+    let (_process, url) = gateway(system, &[], &[]);
+    let quiet = client(&url, quiet.client.key());
+    let median = async |requests: usize| {
+        let mut times = Vec::new();
+        for _ in 0..requests {
+            let start = Instant::now();
+            assert_eq!(quiet.get("/Users").await.unwrap().status, 200);
+            times.push(start.elapsed());
+        }
+        times.sort();
+        (times[times.len() / 2], times[times.len() * 99 / 100])
+    };
+    let alone = median(100).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let flooded = Arc::new(AtomicUsize::new(0));
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let (client, stop, flooded) =
+                (client(&url, flood.client.key()), stop.clone(), flooded.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(client.get("/Users").await.unwrap().status, 200);
+                    flooded.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    while flooded.load(Ordering::Relaxed) < 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let beside = median(100).await;
+    stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    println!(
+        "median and 99th percentile alone {alone:?}, beside a flood of 64 connections {beside:?}; \
+         the flood and the tests share two cores"
+    );
+}
+
+#[tokio::test]
+async fn sizes_are_taken_up_to_the_limit_and_refused_past_it() {
+    let system = together();
+    let tenant = system.tenant().await;
+    let args = [
+        "--max-body-bytes",
+        "1000",
+        "--max-bulk-bytes",
+        "3000",
+        "--max-bulk-operations",
+        "2",
+        "--max-results",
+        "3",
+    ];
+    let (_process, url) = gateway(system, &args, &[]);
+    let client = client(&url, tenant.client.key());
+    let sized = |name: &str, bytes: usize| {
+        let mut user = json!({"userName": name, "displayName": ""});
+        let left = bytes - user.to_string().len();
+        user["displayName"] = Value::from("x".repeat(left));
+        assert_eq!(user.to_string().len(), bytes);
+        user
+    };
+    for (name, bytes, expected) in [("edge", 1_000, 201), ("past", 1_001, 413)] {
+        let answer = client.post("/Users", &sized(name, bytes)).await.unwrap();
+        assert_eq!(answer.status, expected, "{}", answer.text);
+    }
+    let bulk = |count: usize| {
+        let operations: Vec<Value> = (0..count)
+            .map(|at| {
+                let data = json!({"userName": format!("bulk-{count}-{at}")});
+                json!({"method": "POST", "path": "/Users", "bulkId": at.to_string(), "data": data})
+            })
+            .collect();
+        json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:BulkRequest"], "Operations": operations})
+    };
+    for (count, expected) in [(2, 200), (3, 413)] {
+        let answer = client.post("/Bulk", &bulk(count)).await.unwrap();
+        assert_eq!(answer.status, expected, "{}", answer.text);
+    }
+    let listed = client.get("/Users?count=50").await.unwrap();
+    assert_eq!(listed.at("/Resources").as_array().unwrap().len(), 3, "{}", listed.text);
+    assert_eq!(listed.at("/itemsPerPage"), 3);
+    let four = client.post("/Users", &json!({"userName": "four"})).await.unwrap();
+    assert_eq!(four.status, 201);
+    let listed = client.get("/Users?count=50").await.unwrap();
+    assert_eq!(listed.at("/Resources").as_array().unwrap().len(), 3, "one past it");
+    assert_eq!(listed.at("/totalResults"), 4);
+    let config = client.get("/ServiceProviderConfig").await.unwrap();
+    assert_eq!(config.at("/bulk/maxOperations"), 2);
+    assert_eq!(config.at("/bulk/maxPayloadSize"), 3_000);
+    assert_eq!(config.at("/filter/maxResults"), 3);
+}
+
+#[test]
+fn every_limit_is_documented_with_its_default() {
+    let help = Command::new(MUSTER).args(["gateway", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let documented = include_str!("../docs/limits.md");
+    let rows = documented.lines().filter_map(|line| line.strip_prefix("| `--"));
+    let mut flags = BTreeSet::new();
+    for row in rows {
+        let mut cells = row.split(" | ");
+        let flag = cells.next().unwrap().trim_end_matches('`');
+        let default: String = cells.next().unwrap().chars().filter(|c| *c != ',').collect();
+        let default = default.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+        let about = help.split(&format!("--{flag} <")).nth(1).unwrap_or_else(|| panic!("--{flag}"));
+        let about = about.split("\n      --").next().unwrap();
+        assert!(about.contains(&format!("[default: {default}]")), "--{flag}: {about}");
+        flags.insert(flag.to_owned());
+    }
+    let limits = ["max-", "organisation-", "key-", "-seconds"];
+    for flag in help.lines().filter_map(|line| line.trim().strip_prefix("--")) {
+        let flag = flag.split(' ').next().unwrap();
+        let is_limit = limits.iter().any(|part| flag.starts_with(part) || flag.ends_with(part));
+        assert!(!is_limit || flags.contains(flag), "--{flag} is not in docs/limits.md");
+    }
+    assert!(flags.len() >= 13, "{flags:?}");
+}
