@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use crate::limit_args::LimitArgs;
-use crate::migrate::{MigrateArgs, migrate};
+use crate::migrate::{Passwords, migrate};
 use crate::parts::{CONNECTIONS, database_error};
 use muster_local_postgres::LocalPostgres;
 
@@ -93,13 +93,7 @@ impl Everything {
         grpc: TcpListener,
         life: Life,
     ) -> anyhow::Result<Self> {
-        migrate(&MigrateArgs {
-            database_url: url.clone(),
-            identity_password: None,
-            group_password: None,
-            approver_password: None,
-        })
-        .await?;
+        migrate(&url, &Passwords::default()).await?;
         let settings = |schema, role| Settings {
             url: url.clone(),
             schema,

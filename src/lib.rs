@@ -15,6 +15,7 @@ pub mod parts;
 pub mod rehearsal;
 pub mod rehearse;
 pub mod scim_client;
+pub mod secret_file;
 pub mod tls_args;
 pub mod user;
 pub mod watch;

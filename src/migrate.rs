@@ -1,5 +1,7 @@
 //! `muster migrate`: roles, schemas and tables, from one administrative connection.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use anyhow::Context as _;
@@ -8,26 +10,51 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
+use crate::secret_file::{DatabaseArgs, secret};
+
 /// Create or update roles, schemas and tables.
 ///
 /// Safe to run again, and by two at once. The roles log in with the passwords given, or keep those
 /// they have.
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(after_help = "Example:
   DATABASE_URL=postgres://postgres@db.example.com/muster muster migrate")]
 pub struct MigrateArgs {
     /// A connection that may create roles and schemas
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    pub database_url: String,
+    #[command(flatten)]
+    database: DatabaseArgs,
     /// The password of the role `muster_identity`
     #[arg(long, env = "MUSTER_IDENTITY_DATABASE_PASSWORD", hide_env_values = true)]
-    pub identity_password: Option<String>,
+    identity_password: Option<String>,
+    /// A file that holds it instead
+    #[arg(long, value_name = "FILE", conflicts_with = "identity_password")]
+    identity_password_file: Option<PathBuf>,
     /// The password of the role `muster_group`
     #[arg(long, env = "MUSTER_GROUP_DATABASE_PASSWORD", hide_env_values = true)]
-    pub group_password: Option<String>,
+    group_password: Option<String>,
+    /// A file that holds it instead
+    #[arg(long, value_name = "FILE", conflicts_with = "group_password")]
+    group_password_file: Option<PathBuf>,
     /// The password of the role `muster_approver`
     #[arg(long, env = "MUSTER_APPROVER_DATABASE_PASSWORD", hide_env_values = true)]
-    pub approver_password: Option<String>,
+    approver_password: Option<String>,
+    /// A file that holds it instead
+    #[arg(long, value_name = "FILE", conflicts_with = "approver_password")]
+    approver_password_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for MigrateArgs {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("MigrateArgs").finish_non_exhaustive()
+    }
+}
+
+/// The passwords that the services' roles get; a role without one keeps what it has.
+#[derive(Default)]
+pub struct Passwords {
+    identity: Option<String>,
+    group: Option<String>,
+    approver: Option<String>,
 }
 
 /// What a service owns in the database.
@@ -51,14 +78,19 @@ const LOCK: i64 = 0x006d_7573_7465_7200;
 
 /// Runs `muster migrate`.
 pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
-    migrate(&args).await?;
+    let passwords = Passwords {
+        identity: secret(args.identity_password.as_deref(), args.identity_password_file.as_deref())?,
+        group: secret(args.group_password.as_deref(), args.group_password_file.as_deref())?,
+        approver: secret(args.approver_password.as_deref(), args.approver_password_file.as_deref())?,
+    };
+    migrate(&args.database.url()?, &passwords).await?;
     println!("The schemas identity, groups and approver are up to date.");
     Ok(())
 }
 
 /// Creates or updates roles, schemas and tables.
-pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
-    let options = PgConnectOptions::from_str(&args.database_url)
+pub async fn migrate(database_url: &str, passwords: &Passwords) -> anyhow::Result<()> {
+    let options = PgConnectOptions::from_str(database_url)
         .context("the database URL is not of the form postgres://…")?;
     let mut admin = options.connect().await.context("the database cannot be reached")?;
     sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut admin).await?;
@@ -70,19 +102,19 @@ pub async fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {
             schema: muster_identity::SCHEMA,
             role: muster_identity::ROLE,
             migrator: &muster_identity::MIGRATOR,
-            password: args.identity_password.as_deref(),
+            password: passwords.identity.as_deref(),
         },
         Owned {
             schema: muster_group::SCHEMA,
             role: muster_group::ROLE,
             migrator: &muster_group::MIGRATOR,
-            password: args.group_password.as_deref(),
+            password: passwords.group.as_deref(),
         },
         Owned {
             schema: muster_approver::SCHEMA,
             role: muster_approver::ROLE,
             migrator: &muster_approver::MIGRATOR,
-            password: args.approver_password.as_deref(),
+            password: passwords.approver.as_deref(),
         },
     ];
     for owned in owned {

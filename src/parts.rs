@@ -15,6 +15,7 @@ use crate::feed_args::FeedArgs;
 use crate::limit_args::LimitArgs;
 use crate::log_args::LogArgs;
 use crate::oidc_args::OidcArgs;
+use crate::secret_file::DatabaseArgs;
 use crate::tls_args::{PartArgs, ServiceArgs};
 
 /// How many connections each service holds at most.
@@ -34,9 +35,9 @@ pub struct IdentityArgs {
         value_name = "ADDRESS"
     )]
     pub grpc_listen: SocketAddr,
-    /// The database, with the role `muster_identity`
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    pub database_url: String,
+    /// The database
+    #[command(flatten)]
+    pub database: DatabaseArgs,
     /// The feed
     #[command(flatten)]
     pub feed: FeedArgs,
@@ -54,9 +55,9 @@ pub struct FollowerArgs {
     /// Where to listen for gRPC
     #[arg(long, env = "MUSTER_GRPC_LISTEN", value_name = "ADDRESS")]
     pub grpc_listen: SocketAddr,
-    /// The database, with the service's own role
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    pub database_url: String,
+    /// The database
+    #[command(flatten)]
+    pub database: DatabaseArgs,
     /// Where identity listens
     #[arg(
         long,
@@ -130,7 +131,7 @@ pub struct GatewayArgs {
 pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
     args.service.check(args.grpc_listen)?;
     let life = args.service.part.life.begin().await?;
-    let settings = settings(args.database_url, muster_identity::SCHEMA);
+    let settings = settings(args.database.url()?, muster_identity::SCHEMA);
     let start =
         || muster_identity::start(&settings, args.feed.settings(), args.log.settings(), &life);
     let Some(routes) = once_the_database_answers(&life, start).await? else { return Ok(()) };
@@ -141,7 +142,7 @@ pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
 pub async fn group(args: FollowerArgs) -> anyhow::Result<()> {
     args.service.check(args.grpc_listen)?;
     let life = args.service.part.life.begin().await?;
-    let settings = settings(args.database_url, muster_group::SCHEMA);
+    let settings = settings(args.database.url()?, muster_group::SCHEMA);
     let identity = args.service.part.connect(&args.identity_url)?;
     let start = || muster_group::start(&settings, args.feed.settings(), identity.clone(), &life);
     let Some(routes) = once_the_database_answers(&life, start).await? else { return Ok(()) };
@@ -152,7 +153,7 @@ pub async fn group(args: FollowerArgs) -> anyhow::Result<()> {
 pub async fn approver(args: FollowerArgs) -> anyhow::Result<()> {
     args.service.check(args.grpc_listen)?;
     let life = args.service.part.life.begin().await?;
-    let settings = settings(args.database_url, muster_approver::SCHEMA);
+    let settings = settings(args.database.url()?, muster_approver::SCHEMA);
     let identity = args.service.part.connect(&args.identity_url)?;
     let start = || muster_approver::start(&settings, args.feed.settings(), identity.clone(), &life);
     let Some(routes) = once_the_database_answers(&life, start).await? else { return Ok(()) };

@@ -33,6 +33,7 @@ mod lists;
 mod local_postgres;
 mod log;
 mod log_page;
+mod manifests;
 mod model;
 mod mutual_tls;
 mod people;

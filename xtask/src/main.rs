@@ -1,7 +1,9 @@
 //! What a developer runs: `cargo xtask test` and its parts.
 
 mod faults;
+mod manifests;
 mod reference;
+mod sbom;
 mod statements;
 mod tester;
 mod tools;
@@ -17,6 +19,8 @@ cargo xtask test          format, lints, contracts, SQL and every test; installs
 cargo xtask scim2-tester  scim2-tester alone, against target/debug/muster
 cargo xtask sqlx          brings .sqlx up to date with the statements in services/*/src/store
 cargo xtask docs          brings the reference in docs/grpc.md up to date with the contracts
+cargo xtask manifests     renders deploy/kubernetes and checks it, with target/debug/muster
+cargo xtask sbom          prints what the program is made of, as CycloneDX
 cargo xtask faults        kills, cuts and stops parts at random under load, and checks that nothing
                           is lost: --minutes N (10), --seed S; or every race, cut and crash of the
                           tests many times over: --full";
@@ -29,6 +33,8 @@ fn main() -> ExitCode {
         "scim2-tester" => scim2_tester(),
         "sqlx" => statements::write(),
         "docs" => reference::write(),
+        "sbom" => sbom::print(),
+        "manifests" => manifests::check(),
         "faults" => faults::run(options),
         _ => Err(anyhow::anyhow!("there is no task {task:?}\n{HELP}")),
     };
@@ -72,6 +78,7 @@ fn test() -> anyhow::Result<()> {
     step("buf breaking", in_proto(&buf, &["breaking", "--against", "base.binpb"]))?;
     timed("docs/grpc.md against the contracts", reference::check)?;
     step("build", cargo(&["build", "--locked"]))?;
+    timed("manifests", manifests::check)?;
     timed("SQL against the tables", statements::check)?;
     timed("scim2-tester", || tester::run(&scim2))?;
     // A binary of its own, beside the other: the tests of crashes and mistakes run it.

@@ -98,6 +98,32 @@ pub(crate) fn ensure_scim2() -> anyhow::Result<PathBuf> {
     Ok(scim2)
 }
 
+/// Installs kubectl by apt where there is none, and returns its name.
+pub(crate) fn ensure_kubectl() -> anyhow::Result<&'static str> {
+    const KUBECTL: &str = "kubectl";
+    if is_there(KUBECTL, &["version", "--client"]) {
+        return Ok(KUBECTL);
+    }
+    if !is_there("apt-get", &["--version"]) {
+        bail!("kubectl is missing, which renders the manifests: install it");
+    }
+    install("kubectl", &["kubernetes-client"])?;
+    Ok(KUBECTL)
+}
+
+/// Installs the schemas of Kubernetes by pip below `target/`, and returns the Python that has them.
+pub(crate) fn ensure_kubernetes_validate() -> anyhow::Result<PathBuf> {
+    let folder = root().join("target/tools/kubernetes-validate");
+    if !folder.join("bin/kubernetes-validate").exists() {
+        println!("── Installing kubernetes-validate by pip into target/tools, for the manifests");
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        run(Command::new(folder.join("bin/pip"))
+            .args(["install", "--quiet", "--disable-pip-version-check"])
+            .args(["kubernetes-validate==1.37.0", "PyYAML==6.0.4"]))?;
+    }
+    Ok(folder.join("bin/python"))
+}
+
 fn is_there(program: &str, args: &[&str]) -> bool {
     Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
 }
