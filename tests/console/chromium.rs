@@ -149,12 +149,13 @@ impl Chromium {
 
     /// The same within an element.
     pub(crate) async fn click_in(&self, css: &str, words: &str) {
-        let place = self.find(css).await;
         let words = xpath_text(words);
         let path =
             format!(".//*[self::a or self::button or self::summary][normalize-space()={words}]");
         let deadline = Instant::now() + PATIENCE;
         loop {
+            // Found anew each time: it may be of a page that is being left.
+            let place = self.find(css).await;
             for element in place.find_all(Locator::XPath(&path)).await.unwrap_or_default() {
                 // Hidden ones, such as those of a dialog that is closed, are none.
                 if element.is_displayed().await.unwrap_or(false) && element.click().await.is_ok() {
