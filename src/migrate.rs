@@ -79,9 +79,15 @@ const LOCK: i64 = 0x006d_7573_7465_7200;
 /// Runs `muster migrate`.
 pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let passwords = Passwords {
-        identity: secret(args.identity_password.as_deref(), args.identity_password_file.as_deref())?,
+        identity: secret(
+            args.identity_password.as_deref(),
+            args.identity_password_file.as_deref(),
+        )?,
         group: secret(args.group_password.as_deref(), args.group_password_file.as_deref())?,
-        approver: secret(args.approver_password.as_deref(), args.approver_password_file.as_deref())?,
+        approver: secret(
+            args.approver_password.as_deref(),
+            args.approver_password_file.as_deref(),
+        )?,
     };
     migrate(&args.database.url()?, &passwords).await?;
     println!("The schemas identity, groups and approver are up to date.");

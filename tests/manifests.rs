@@ -91,7 +91,11 @@ impl Here {
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// Runs the migration and every part as `arguments` has them, and waits until each is ready.
-async fn run(database: &str, arguments: impl Fn(&str) -> Vec<String>, settings: &[(String, String)]) {
+async fn run(
+    database: &str,
+    arguments: impl Fn(&str) -> Vec<String>,
+    settings: &[(String, String)],
+) {
     let _turn = ONE_AT_A_TIME.lock().await;
     let system = together();
     run_sql(&system.database_url("postgres"), &format!("CREATE DATABASE {database}"));

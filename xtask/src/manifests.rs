@@ -31,7 +31,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
         fs::write(&file, output.stdout)?;
         // What it has no schema of (cert-manager's) it only warns of.
         run(Command::new(python.with_file_name("kubernetes-validate"))
-            .args(["--quiet", "--strict"])
+            .args(["--quiet", "--no-warn", "--strict"])
             .arg(&file))?;
         rendered.push(format!("{overlay}={}", file.display()));
     }

@@ -1,6 +1,7 @@
-//! What the program is made of, as CycloneDX 1.6.
+//! What the program is made of, as `CycloneDX` 1.6.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -9,8 +10,8 @@ use crate::cargo;
 
 /// Prints the bill of materials of `muster`: what is compiled into it, by the lock file.
 pub(crate) fn print() -> anyhow::Result<()> {
-    println!("{:#}", bill(&metadata()?)?);
-    Ok(())
+    let bill = bill(&metadata()?)?;
+    writeln!(std::io::stdout(), "{bill:#}").context("the bill cannot be printed")
 }
 
 fn metadata() -> anyhow::Result<Value> {
