@@ -74,7 +74,7 @@ async fn slug(system: &System, tenant: &Tenant) -> String {
 }
 
 /// The tables that hold a row in which `mark` stands, in whatever column.
-async fn holding(system: &System, mark: &str) -> Vec<String> {
+pub(crate) async fn holding(system: &System, mark: &str) -> Vec<String> {
     let mut connection = PgConnection::connect(&system.database_url("postgres")).await.unwrap();
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
@@ -107,7 +107,7 @@ async fn history(system: &System, tenant: &Tenant, id: &str) -> Vec<UserChange> 
 
 /// A user with a history: created, looked for, refused a double, changed, in a group and with an
 /// approver.
-async fn lived(tenant: &Tenant, mark: &str) -> String {
+pub(crate) async fn lived(tenant: &Tenant, mark: &str) -> String {
     let client = &tenant.client;
     let ann = client.post("/Users", &marked(mark)).await.unwrap();
     assert_eq!(ann.status, 201, "{}", ann.text);

@@ -32,7 +32,7 @@ pub(crate) struct System {
     data_dir: PathBuf,
     pub(crate) database: String,
     processes: Vec<Process>,
-    /// Variables of the services.
+    /// Variables of the parts.
     settings: Vec<(&'static str, &'static str)>,
     /// Whether the parts talk over mutual TLS.
     tls: bool,
@@ -88,7 +88,7 @@ impl System {
         Self::start_apart_with(database, &[])
     }
 
-    /// Four processes on a database of that name, the services with these variables. They talk in
+    /// Four processes on a database of that name, all with these variables. They talk in
     /// plain text, so that something can stand between them.
     pub(crate) fn start_apart_with(
         database: &str,
@@ -137,7 +137,8 @@ impl System {
             "--approver-url",
             &this.approver_url,
         ];
-        let variables = this.variables("gateway");
+        let mut variables = this.variables("gateway");
+        variables.extend(settings);
         let gateway = Process::start_as(MUSTER, "gateway", &args, &["SCIM base URL"], &variables);
         this.scim_url.clone_from(&gateway.told[0]);
         this.processes.push(gateway);

@@ -220,6 +220,13 @@ pub fn database_status(error: &sqlx::Error) -> Status {
         (_, Some("57014")) => {
             (Status::deadline_exceeded("the database took longer than it may"), "slow")
         }
+        // A value that no column takes, such as text with a NUL in it.
+        (_, Some(code)) if code.starts_with("22") => (
+            Status::invalid_argument(
+                "a value is none that can be kept or compared; is there a NUL?",
+            ),
+            "refused",
+        ),
         _ => (Status::internal("an error of the service; its log has the details"), "failed"),
     };
     let kind = match error {

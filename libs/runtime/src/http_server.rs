@@ -5,7 +5,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -98,7 +99,10 @@ where
             () = life.stopped() => break,
         };
         drop(stream.set_nodelay(true));
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = begun.clone();
         let service = service.clone().map_request(move |mut request: http::Request<Incoming>| {
+            begins.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer.ip()));
             request
         });
@@ -107,7 +111,14 @@ where
             .into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let mut connection = pin!(connection);
+            // hyper's own timer begins with the first byte that tells HTTP/1 from HTTP/2.
+            let ended = match tokio::time::timeout(limits.header_time, &mut connection).await {
+                Ok(ended) => ended,
+                Err(_) if begun.load(Ordering::Relaxed) => connection.await,
+                Err(_) => Ok(()),
+            };
+            if let Err(error) = ended {
                 tracing::debug!(error, "a connection ended badly");
             }
             drop(place);

@@ -104,6 +104,14 @@ impl Error {
     }
 }
 
+/// Whether a row was to be of an organisation that there is not.
+fn names_no_organisation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        let constraint = error.constraint().unwrap_or_default();
+        error.is_foreign_key_violation() && constraint.ends_with("organisation_id_fkey")
+    })
+}
+
 impl From<InvalidId> for Error {
     fn from(_: InvalidId) -> Self {
         Self::Invalid { field: "id", description: "is not a UUID".into() }
@@ -183,6 +191,9 @@ impl From<Error> for Status {
             Error::Started => Status::failed_precondition(message),
             Error::PageTokenExpired => Status::failed_precondition(message),
             Error::Busy => Status::unavailable(message),
+            Error::Database(error) if names_no_organisation(&error) => {
+                Status::not_found(Error::NotFound("organisation").to_string())
+            }
             Error::Database(error) => database_status(&error),
         }
     }

@@ -23,7 +23,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio_util::either::Either;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{ConnectError, Status};
+use tonic::{ConnectError, Status, TimeoutExpired};
 use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::grpc::service_and_method;
@@ -240,9 +240,14 @@ impl Service<http::Request<Body>> for Replicas {
                     Ok(answer) => return Ok(answer),
                     Err(error) => error,
                 };
-                let (was_sent, root) = look(&error);
-                reason = root;
-                if was_sent && !is_read {
+                let lost = Lost::of(&error);
+                if lost.is_late {
+                    return Err(
+                        Status::deadline_exceeded("the call took longer than it may").into()
+                    );
+                }
+                reason = lost.reason;
+                if lost.was_sent && !is_read {
                     break;
                 }
             }
@@ -261,19 +266,29 @@ fn copy(head: &http::request::Parts, body: &Bytes) -> http::Request<Body> {
     request
 }
 
-/// Whether a request may have reached the other end before it failed, and what went wrong.
-fn look(error: &tonic::transport::Error) -> (bool, String) {
-    let mut was_sent = true;
-    let mut cause: &(dyn std::error::Error + 'static) = error;
-    loop {
-        // The other end closed the connection before it took the request.
-        let refused = cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
-        if refused || cause.is::<ConnectError>() {
-            was_sent = false;
-        }
-        match cause.source() {
-            Some(source) => cause = source,
-            None => return (was_sent, cause.to_string()),
+/// What became of a call that got no answer.
+struct Lost {
+    /// Whether it may have reached the other end.
+    was_sent: bool,
+    /// Whether its deadline has passed.
+    is_late: bool,
+    reason: String,
+}
+
+impl Lost {
+    fn of(error: &tonic::transport::Error) -> Self {
+        let (mut was_sent, mut is_late) = (true, false);
+        let mut cause: &(dyn std::error::Error + 'static) = error;
+        loop {
+            // The other end closed the connection before it took the request.
+            let refused =
+                cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+            was_sent &= !(refused || cause.is::<ConnectError>());
+            is_late |= cause.is::<TimeoutExpired>();
+            match cause.source() {
+                Some(source) => cause = source,
+                None => return Self { was_sent, is_late, reason: cause.to_string() },
+            }
         }
     }
 }
