@@ -50,3 +50,4 @@ mod sessions;
 mod set_up;
 mod settings;
 mod statements;
+mod telemetry;

@@ -13,6 +13,9 @@ use governor::{Quota, RateLimiter};
 use http::StatusCode;
 use ipnet::IpNet;
 use muster_proto::identity::v1::{ApiKey, Organisation};
+use muster_runtime::metrics::{self, Counted};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, UpDownCounter};
 use ring::digest::{SHA256, digest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -33,6 +36,9 @@ pub(crate) struct Admission {
     organisation_rate: Option<Rates>,
     key_rate: Option<Rates>,
     under_way: Mutex<HashMap<String, Arc<Semaphore>>>,
+    lookups: Counter<u64>,
+    waiting: UpDownCounter<i64>,
+    refused: Counter<u64>,
 }
 
 /// A key that identity has let pass a moment ago.
@@ -58,13 +64,19 @@ impl Admission {
             organisation_rate: rates(limits.organisation_rate),
             key_rate: rates(limits.key_rate),
             under_way: Mutex::default(),
+            lookups: metrics::KEY_LOOKUPS.counter(),
+            waiting: metrics::PLACES_WAITING.up_down_counter(),
+            refused: metrics::RATE_REFUSED.counter(),
         }
     }
 
     /// A secret that was let pass less than `key_time` ago: a revocation holds that much later.
     pub(crate) fn known(&self, secret: &str) -> Option<Known> {
-        let keys = lock(&self.keys);
-        keys.get(&hashed(secret)).filter(|known| known.until > Instant::now()).cloned()
+        let hash = hashed(secret);
+        let known = lock(&self.keys).get(&hash).filter(|k| k.until > Instant::now()).cloned();
+        let result = if known.is_some() { "hit" } else { "miss" };
+        self.lookups.add(1, &[KeyValue::new("muster.result", result)]);
+        known
     }
 
     /// Notes whom identity has let pass.
@@ -106,9 +118,10 @@ impl Admission {
                  call from one of them, or ask for a key without that limit",
             ));
         }
-        within(self.key_rate.as_ref(), &known.api_key_id, "API key", self.limits.key_rate)?;
+        let (key, rate) = (&known.api_key_id, self.limits.key_rate);
+        self.within(self.key_rate.as_ref(), key, "API key", rate)?;
         let (id, rate) = (&known.organisation.id, self.limits.organisation_rate);
-        within(self.organisation_rate.as_ref(), id, "organisation", rate)?;
+        self.within(self.organisation_rate.as_ref(), id, "organisation", rate)?;
         let places = {
             let mut under_way = lock(&self.under_way);
             if under_way.len() >= REMEMBERED {
@@ -117,24 +130,38 @@ impl Admission {
             let new = || Arc::new(Semaphore::new(self.limits.organisation_in_flight));
             under_way.entry(id.clone()).or_insert_with(new).clone()
         };
-        let place = places.acquire_owned().await;
+        let place = if let Ok(place) = places.clone().try_acquire_owned() {
+            Ok(place)
+        } else {
+            let _waits = Counted::begin(&self.waiting);
+            places.acquire_owned().await
+        };
         let closed = |_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping");
         place.map(Arc::new).map_err(closed)
     }
-}
 
-/// Whether there were fewer requests this second than there may be.
-fn within(rates: Option<&Rates>, key: &String, of: &str, rate: u32) -> Result<(), Failure> {
-    let Some(rates) = rates else { return Ok(()) };
-    if rates.len() > REMEMBERED {
-        rates.retain_recent();
+    /// Whether there were fewer requests this second than there may be.
+    fn within(
+        &self,
+        rates: Option<&Rates>,
+        key: &String,
+        of: &'static str,
+        rate: u32,
+    ) -> Result<(), Failure> {
+        let Some(rates) = rates else { return Ok(()) };
+        if rates.len() > REMEMBERED {
+            rates.retain_recent();
+        }
+        rates.check_key(key).map_err(|_| {
+            self.refused.add(1, &[KeyValue::new("muster.limit", of)]);
+            Failure::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                format!(
+                    "there are more than {rate} requests a second with this {of}; try again later"
+                ),
+            )
+        })
     }
-    rates.check_key(key).map_err(|_| {
-        Failure::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            format!("there are more than {rate} requests a second with this {of}; try again later"),
-        )
-    })
 }
 
 fn hashed(secret: &str) -> [u8; 32] {

@@ -10,6 +10,7 @@ mod failure;
 mod oidc;
 mod parts;
 mod provisioning_log;
+mod requests;
 mod scim;
 mod server;
 
@@ -25,6 +26,7 @@ use admission::Admission;
 pub use oidc::Config as OidcConfig;
 pub use parts::Parts;
 use provisioning_log::Log;
+use requests::Requests;
 
 /// Limits of requests; `docs/limits.md` lists them.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +122,7 @@ pub fn router(config: Config) -> Router {
         admission: Arc::new(Admission::new(limits)),
         parts: Parts::new(config),
         limits,
+        requests: Requests::new(),
     };
     Router::new()
         .nest("/scim/v2", scim::routes())
@@ -145,6 +148,7 @@ struct Gateway {
     oidc: Option<oidc::Oidc>,
     trusts_traceparent: bool,
     log: Log,
+    requests: Requests,
     life: Life,
     trusts_forwarded_for: bool,
 }

@@ -69,14 +69,17 @@ pub(crate) async fn observe(
     request: Request,
     next: Next,
 ) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let measured = gateway.requests.begin(request.method(), route);
     let span = info_span!(
         "http",
-        otel.name = format!("{} {route}", request.method()),
+        otel.name = format!("{} {}", request.method(), route.unwrap_or_default()).trim_end(),
         otel.kind = "server",
+        otel.status_code = field::Empty,
         http.request.method = %request.method(),
         http.route = route,
         http.response.status_code = field::Empty,
+        error.type = field::Empty,
         muster.members.unknown = field::Empty,
     );
     if gateway.trusts_traceparent {
@@ -109,7 +112,13 @@ pub(crate) async fn observe(
     if !waits && !body.is_end_stream() {
         body.drain(LEFT_OVER.0, LEFT_OVER.1).await;
     }
-    span.record("http.response.status_code", response.status().as_u16());
+    let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("error.type", status.as_str());
+        span.record("otel.status_code", "error");
+    }
+    measured.answered(status);
     if let Some(AppliedInPart { unknown_member_ids }) = response.extensions().get() {
         let count = unknown_member_ids.len();
         span.record("muster.members.unknown", count);

@@ -10,9 +10,9 @@ use muster_proto::identity::v1::{AppendProvisioningLogRequest, ProvisioningLogEn
 use muster_runtime::grpc::is_away;
 use muster_runtime::life::Life;
 use muster_runtime::transport::Transport;
-use muster_runtime::{deadline, telemetry};
+use muster_runtime::{deadline, metrics, telemetry};
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
-use opentelemetry::{KeyValue, global};
 use tokio::sync::mpsc;
 
 use super::Call;
@@ -77,12 +77,13 @@ impl Log {
 
     fn queue(capacity: usize) -> (Self, mpsc::Receiver<ProvisioningLogEntry>) {
         let (queue, entries) = mpsc::channel(capacity);
-        let counter = global::meter("muster")
-            .u64_counter("muster.provisioning_log.lost")
-            .with_unit("{request}")
-            .with_description("SCIM requests that are missing from the provisioning log")
-            .build();
-        (Self { queue, lost: Arc::new(Lost { counter, untold: AtomicU64::new(0) }) }, entries)
+        let waiting = queue.downgrade();
+        metrics::LOG_QUEUE.gauge([], move || {
+            let queue = waiting.upgrade()?;
+            Some(metrics::number(queue.max_capacity() - queue.capacity()))
+        });
+        let lost = Lost { counter: metrics::LOG_LOST.counter(), untold: AtomicU64::new(0) };
+        (Self { queue, lost: Arc::new(lost) }, entries)
     }
 
     /// Notes a request that is answered. Call it within the request's span.

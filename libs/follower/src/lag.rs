@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use muster_runtime::clock;
 use muster_runtime::id::OrganisationId;
-use opentelemetry::{KeyValue, global};
+use muster_runtime::{clock, metrics};
+use opentelemetry::KeyValue;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -58,29 +58,13 @@ impl Lag {
     pub(crate) fn measured(follower: &'static str) -> Arc<Self> {
         let lag = Arc::new(Self::new());
         let attributes = [KeyValue::new("muster.follower", follower)];
-        let meter = global::meter("muster");
-        let (seconds, told) = (Arc::downgrade(&lag), attributes.clone());
-        meter
-            .f64_observable_gauge("muster.feed.lag")
-            .with_unit("s")
-            .with_description("Age of the oldest change of identity that is not applied")
-            .with_callback(move |gauge| {
-                if let Some(lag) = seconds.upgrade() {
-                    gauge.observe(lag.measure().age.as_secs_f64(), &told);
-                }
-            })
-            .build();
-        let changes = Arc::downgrade(&lag);
-        meter
-            .i64_observable_gauge("muster.feed.lag.changes")
-            .with_unit("{change}")
-            .with_description("Changes of identity that are not applied")
-            .with_callback(move |gauge| {
-                if let Some(lag) = changes.upgrade() {
-                    gauge.observe(lag.measure().changes, &attributes);
-                }
-            })
-            .build();
+        let (seconds, changes) = (Arc::downgrade(&lag), Arc::downgrade(&lag));
+        metrics::FEED_LAG.gauge(attributes.clone(), move || {
+            seconds.upgrade().map(|lag| lag.measure().age.as_secs_f64())
+        });
+        metrics::FEED_LAG_CHANGES.gauge(attributes, move || {
+            changes.upgrade().map(|lag| metrics::number(lag.measure().changes))
+        });
         lag
     }
 

@@ -366,7 +366,13 @@ impl<K: Keeper> Follower<K> {
         organisation: OrganisationId,
         batch: Vec<Message>,
     ) -> Result<Advance, sqlx::Error> {
-        let span = tracing::info_span!("follow", %organisation, changes = batch.len());
+        let span = tracing::info_span!(
+            parent: None,
+            "follow",
+            otel.kind = "consumer",
+            muster.organisation.id = %organisation,
+            messaging.batch.message_count = batch.len(),
+        );
         for message in &batch {
             telemetry::link(&span, &message.traceparent);
         }

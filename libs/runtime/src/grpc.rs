@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use opentelemetry::metrics::Histogram;
 use tokio::net::TcpListener;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -14,14 +15,17 @@ use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::Service;
-use tracing::{Instrument as _, info_span};
+use tracing::Instrument as _;
 
 use crate::caller::{Guarded, Policy};
 use crate::life::Life;
 use crate::tls::Tls;
-use crate::{deadline, telemetry};
+use crate::{deadline, metrics, telemetry};
 
+mod call;
 mod connection;
+
+pub(crate) use call::Call;
 
 /// How long a call may take that sets no deadline of its own.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
@@ -34,13 +38,16 @@ pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Services, served: each call within its deadline and in its caller's trace.
 #[derive(Debug, Clone)]
-pub struct Served(Routes);
+pub struct Served {
+    routes: Routes,
+    duration: Histogram<f64>,
+}
 
 impl Served {
     /// Serves `routes`.
     #[must_use]
     pub fn new(routes: Routes) -> Self {
-        Self(routes.prepare())
+        Self { routes: routes.prepare(), duration: metrics::RPC_SERVER_DURATION.histogram() }
     }
 }
 
@@ -59,27 +66,20 @@ impl Service<http::Request<Body>> for Served {
             .get("grpc-timeout")
             .and_then(|value| deadline::from_header(value.to_str().ok()?))
             .unwrap_or(DEFAULT_DEADLINE);
-        let (service, method) = service_and_method(request.uri().path());
-        let span = info_span!(
-            "rpc",
-            otel.name = format!("{service}/{method}"),
-            otel.kind = "server",
-            rpc.system = "grpc",
-            rpc.service = service,
-            rpc.method = method,
-        );
-        telemetry::continue_trace(&span, request.headers());
-        let mut routes = self.0.clone();
-        let call = async move {
+        let call = Call::begin("server", request.uri().path(), self.duration.clone());
+        telemetry::continue_trace(&call.span, request.headers());
+        let mut routes = self.routes.clone();
+        let span = call.span.clone();
+        let answered = async move {
             let answer = deadline::within(limit, Service::call(&mut routes, request));
-            match tokio::time::timeout(limit, answer).await {
-                Ok(answer) => answer.map_err(|never| match never {}),
-                Err(_) => {
-                    Ok(Status::deadline_exceeded("the call took longer than it may").into_http())
-                }
-            }
+            let answer = match tokio::time::timeout(limit, answer).await {
+                Ok(answer) => answer.unwrap_or_else(|never| match never {}),
+                Err(_) => Status::deadline_exceeded("the call took longer than it may").into_http(),
+            };
+            call.ended(Ok(answer.headers()));
+            Ok(answer)
         };
-        Box::pin(call.instrument(span))
+        Box::pin(answered.instrument(span))
     }
 }
 

@@ -13,6 +13,7 @@ pub mod health;
 pub mod http_server;
 pub mod id;
 pub mod life;
+pub mod metrics;
 pub mod postgres;
 pub mod telemetry;
 pub mod tls;

@@ -124,6 +124,16 @@ impl Life {
         self.tasks.spawn(work.in_current_span())
     }
 
+    /// The same for work that is no part of the trace that is under way, such as a watch, which
+    /// goes on for long after it was asked for.
+    pub fn spawn_untraced<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.tasks.spawn(work)
+    }
+
     /// Says stop and waits until all spawned work has ended.
     pub async fn drain(&self) {
         self.stop();

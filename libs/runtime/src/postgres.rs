@@ -1,9 +1,12 @@
 //! The Postgres pool, and the one function that opens transactions.
 
 use std::str::FromStr as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use tracing::Instrument as _;
@@ -11,6 +14,7 @@ use tracing::Instrument as _;
 use crate::feed;
 use crate::id::OrganisationId;
 use crate::life::Life;
+use crate::metrics::{self, number};
 
 /// How to reach a service's schema.
 #[derive(Clone)]
@@ -30,6 +34,29 @@ pub struct Settings {
 pub struct Database {
     pool: PgPool,
     life: Life,
+    metrics: Metrics,
+}
+
+/// How long transactions wait for connections.
+#[derive(Debug, Clone)]
+struct Metrics {
+    wait: Histogram<f64>,
+    timeouts: Counter<u64>,
+    pool: [KeyValue; 1],
+}
+
+impl Metrics {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            wait: metrics::POOL_WAIT.histogram(),
+            timeouts: metrics::POOL_TIMEOUTS.counter(),
+            pool: [pool_name(settings)],
+        }
+    }
+}
+
+fn pool_name(settings: &Settings) -> KeyValue {
+    KeyValue::new("db.client.connection.pool.name", settings.schema)
 }
 
 /// The server bounds time, since a dropped future must not: see [`Database::write`].
@@ -58,7 +85,8 @@ impl Database {
             .acquire_timeout(ACQUIRE)
             .connect_with(options)
             .await?;
-        let database = Self { pool, life: life.clone() };
+        let database = Self { pool, life: life.clone(), metrics: Metrics::of(settings) };
+        database.tell(settings);
         let needed = database.clone();
         life.needs("the database", move || {
             let database = needed.clone();
@@ -87,6 +115,18 @@ impl Database {
             ));
         }
         Ok(database)
+    }
+
+    /// Has the metrics tell how many connections there are.
+    fn tell(&self, settings: &Settings) {
+        let state =
+            |state| vec![pool_name(settings), KeyValue::new("db.client.connection.state", state)];
+        let (idle, used) = (self.pool.clone(), self.pool.clone());
+        metrics::POOL_CONNECTIONS.gauge(state("idle"), move || Some(number(idle.num_idle())));
+        metrics::POOL_CONNECTIONS
+            .gauge(state("used"), move || Some(number(used.size()) - number(used.num_idle())));
+        let most = number(settings.max_connections);
+        metrics::POOL_MAX.gauge([pool_name(settings)], move || Some(most));
     }
 
     /// Fails where the tables are older than this build, which is made for those of `newest`: the
@@ -166,12 +206,12 @@ impl Database {
         T: Send + 'static,
         E: From<sqlx::Error> + Send + 'static,
     {
-        let pool = self.pool.clone();
+        let database = self.clone();
         #[cfg(feature = "failpoints")]
         if crate::failpoint::is_on("mistake-cancellable") {
-            return transaction(pool, begin, work).await;
+            return transaction(database, begin, work).await;
         }
-        let task = self.life.spawn(transaction(pool, begin, work).in_current_span());
+        let task = self.life.spawn(transaction(database, begin, work).in_current_span());
         match task.await {
             Ok(result) => result,
             Err(failure) => match failure.try_into_panic() {
@@ -180,6 +220,16 @@ impl Database {
                 Err(_) => Err(sqlx::Error::PoolClosed.into()),
             },
         }
+    }
+
+    async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        let asked = Instant::now();
+        let acquired = self.pool.acquire().await;
+        self.metrics.wait.record(asked.elapsed().as_secs_f64(), &self.metrics.pool);
+        if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
+            self.metrics.timeouts.add(1, &self.metrics.pool);
+        }
+        acquired
     }
 
     /// A small pool beside this one, for what holds its connection: `LISTEN`. It connects when it
@@ -203,12 +253,12 @@ impl Database {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that opens transactions")]
-async fn transaction<T, E, F>(pool: PgPool, begin: String, work: F) -> Result<T, E>
+async fn transaction<T, E, F>(database: Database, begin: String, work: F) -> Result<T, E>
 where
     F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
     E: From<sqlx::Error>,
 {
-    let mut connection = pool.acquire().await?;
+    let mut connection = database.acquire().await?;
     let failed = match connection.begin_with(AssertSqlSafe(begin)).await {
         Ok(transaction) => return finish(transaction, work).await,
         Err(error) => error,

@@ -1,6 +1,6 @@
-//! Traces and metrics by OpenTelemetry, logs on standard error.
+//! Traces, metrics and logs by OpenTelemetry; logs on standard error as well.
 //!
-//! Both are exported by OTLP where `OTEL_EXPORTER_OTLP_ENDPOINT` is set, by the standard
+//! All three are exported by OTLP where `OTEL_EXPORTER_OTLP_ENDPOINT` is set, by the standard
 //! variables; without it spans still carry ids, which errors and logs tell.
 
 use std::io::IsTerminal as _;
@@ -8,8 +8,11 @@ use std::io::IsTerminal as _;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{MetricExporter, SpanExporter};
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_otlp::{ExporterBuildError, LogExporter, MetricExporter, SpanExporter};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -17,35 +20,43 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+mod recorded;
+
+use recorded::Recorded;
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// One line for a person.
     Text,
-    /// One JSON object a line.
+    /// One JSON object a line, with the ids of the trace and the span.
     Json,
 }
 
 /// Held while the process runs; dropping it sends what is still queued.
 #[derive(Debug)]
 pub struct Telemetry {
-    provider: SdkTracerProvider,
+    spans: SdkTracerProvider,
     /// None where metrics go nowhere.
     meters: Option<SdkMeterProvider>,
+    /// None where logs go to standard error only.
+    logs: Option<SdkLoggerProvider>,
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        if let Err(error) = self.provider.shutdown() {
-            tracing::debug!(%error, "the last spans were not exported");
-        }
-        if let Some(Err(error)) = self.meters.as_ref().map(SdkMeterProvider::shutdown) {
-            tracing::debug!(%error, "the last metrics were not exported");
-        }
+        told("spans", self.spans.shutdown());
+        told("metrics", self.meters.as_ref().map_or(Ok(()), SdkMeterProvider::shutdown));
+        told("logs", self.logs.as_ref().map_or(Ok(()), SdkLoggerProvider::shutdown));
+    }
+}
+
+fn told(signal: &str, ended: OTelSdkResult) {
+    if let Err(error) = ended {
+        tracing::debug!(signal, %error, "the last were not exported");
     }
 }
 
@@ -53,70 +64,91 @@ impl Drop for Telemetry {
 /// set. What is logged follows `MUSTER_LOG` (as `RUST_LOG` does), `default_filter` without it.
 pub fn start(service: &str, format: LogFormat, default_filter: &str) -> Result<Telemetry, String> {
     let service = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| service.to_owned());
-    let resource =
-        Resource::builder().with_attribute(KeyValue::new("service.name", service)).build();
+    let resource = Resource::builder()
+        .with_attributes([
+            KeyValue::new("service.name", service),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", uuid::Uuid::new_v4().to_string()),
+        ])
+        .build();
     let meters = meters(resource.clone())?;
-    let mut provider = SdkTracerProvider::builder().with_resource(resource);
-    if exported("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
-        let exporter = SpanExporter::builder()
-            .with_tonic()
-            .build()
-            .map_err(|error| format!("cannot export traces by OTLP: {error}"))?;
-        provider = provider.with_batch_exporter(exporter);
-    }
-    let provider = provider.build();
+    let logs = logs(resource.clone())?;
+    let spans = SdkTracerProvider::builder().with_resource(resource);
+    let exported = exports("TRACES");
+    let spans = if exported {
+        let exporter = SpanExporter::builder().with_tonic().build();
+        spans.with_batch_exporter(exporter.map_err(|error| cannot("traces", error))?)
+    } else {
+        spans
+    };
+    let spans = spans.build();
+    let tracer = spans.tracer("muster");
     let filter = std::env::var("MUSTER_LOG").unwrap_or_else(|_| default_filter.to_owned());
     let logged: Targets =
         filter.parse().map_err(|error| format!("MUSTER_LOG is {filter:?}: {error}"))?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let lines = match format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        LogFormat::Json => lines.json().with_span_list(false).boxed(),
+        LogFormat::Text => tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .boxed(),
+        LogFormat::Json => json_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_span_list(false)
+            .with_opentelemetry_ids(true)
+            .boxed(),
     };
-    let spans = tracing_opentelemetry::layer()
-        .with_tracer(provider.tracer("muster"))
-        .with_location(false)
-        .with_threads(false);
-    // Our spans exist for traces whatever the logs show. One filter for both layers: with a filter
-    // each, what one decides of an event that is never sent is taken for the next span's.
-    let filter = filter_fn(move |metadata| {
-        if metadata.is_span() {
-            metadata.target().starts_with("muster")
-        } else {
-            logged.would_enable(metadata.target(), metadata.level())
-        }
-    });
     tracing_subscriber::registry()
-        .with(filter)
-        .with(spans)
+        .with(Recorded::new(logged, logs.is_some(), exported.then(|| tracer.clone())))
+        .with(
+            tracing_opentelemetry::layer()
+                .with_tracer(tracer)
+                .with_location(false)
+                .with_threads(false),
+        )
+        .with(logs.as_ref().map(OpenTelemetryTracingBridge::new))
         .with(lines)
         .try_init()
         .map_err(|error| error.to_string())?;
-    Ok(Telemetry { provider, meters })
+    Ok(Telemetry { spans, meters, logs })
 }
 
 /// Whether a signal is exported: to the address for all, or to one of its own.
-fn exported(own: &str) -> bool {
-    ["OTEL_EXPORTER_OTLP_ENDPOINT", own]
+fn exports(signal: &str) -> bool {
+    ["OTEL_EXPORTER_OTLP_ENDPOINT", &format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")]
         .iter()
         .any(|name| std::env::var(name).is_ok_and(|value| !value.is_empty()))
 }
 
+fn cannot(signal: &str, error: ExporterBuildError) -> String {
+    format!("cannot export {signal} by OTLP: {error}")
+}
+
 /// Starts the export of metrics, every minute or as `OTEL_METRIC_EXPORT_INTERVAL` says.
 fn meters(resource: Resource) -> Result<Option<SdkMeterProvider>, String> {
-    if !exported("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") {
+    if !exports("METRICS") {
         return Ok(None);
     }
-    let exporter = MetricExporter::builder()
-        .with_tonic()
-        .build()
-        .map_err(|error| format!("cannot export metrics by OTLP: {error}"))?;
+    let exporter = MetricExporter::builder().with_tonic().build();
     let meters = SdkMeterProvider::builder()
         .with_resource(resource)
-        .with_periodic_exporter(exporter)
+        .with_periodic_exporter(exporter.map_err(|error| cannot("metrics", error))?)
         .build();
     opentelemetry::global::set_meter_provider(meters.clone());
     Ok(Some(meters))
+}
+
+/// Starts the export of logs.
+fn logs(resource: Resource) -> Result<Option<SdkLoggerProvider>, String> {
+    if !exports("LOGS") {
+        return Ok(None);
+    }
+    let exporter = LogExporter::builder().with_tonic().build();
+    let logs = SdkLoggerProvider::builder()
+        .with_resource(resource)
+        .with_batch_exporter(exporter.map_err(|error| cannot("logs", error))?)
+        .build();
+    Ok(Some(logs))
 }
 
 /// The trace id of the current span, as 32 hexadecimal digits; none outside a trace.

@@ -12,9 +12,12 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::{clock, metrics};
 
 /// How often the files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
@@ -81,6 +84,8 @@ struct Shared {
 struct Current {
     read: Read,
     looked: Instant,
+    /// Until when the certificate is valid, in seconds of Unix.
+    until: i64,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -98,7 +103,13 @@ impl Tls {
     pub fn open(files: Files) -> Result<Self, Error> {
         let read = Read::files(&files)?;
         let current = read.configured(&files)?;
-        Ok(Self(Arc::new(Shared { files, current: Mutex::new(current) })))
+        let shared = Arc::new(Shared { files, current: Mutex::new(current) });
+        let told = Arc::downgrade(&shared);
+        metrics::CERTIFICATE_LEFT.gauge([], move || {
+            let until = Self(told.upgrade()?).with_current(|current| current.until);
+            Some(metrics::number((until - clock::now().unix_timestamp()).max(0)))
+        });
+        Ok(Self(shared))
     }
 
     /// Does the server's part of the handshake: the client must have a certificate.
@@ -168,6 +179,9 @@ impl Read {
     fn configured(self, files: &Files) -> Result<Current, Error> {
         let provider = Arc::new(ring::default_provider());
         let chain = certificates(&files.certificate, &self.certificate)?;
+        let (_, own) = X509Certificate::from_der(&chain[0])
+            .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let until = own.validity().not_after.timestamp();
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|source| Error::Malformed {
             path: files.key.clone(),
             expected: "private key",
@@ -193,6 +207,7 @@ impl Read {
         Ok(Current {
             read: self,
             looked: Instant::now(),
+            until,
             server: Arc::new(server),
             client: Arc::new(client),
         })

@@ -5,15 +5,17 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 use http::HeaderValue;
+use opentelemetry::metrics::Histogram;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
-use tracing::{Instrument as _, info_span};
+use tracing::Instrument as _;
 
+use crate::grpc::Call;
 use crate::tls::Tls;
-use crate::{deadline, grpc, telemetry};
+use crate::{deadline, grpc, metrics, telemetry};
 
 mod replicas;
 
@@ -24,25 +26,41 @@ use replicas::Replicas;
 ///
 /// It sends the current deadline and trace context along, and gives up at the deadline.
 #[derive(Debug, Clone)]
-pub struct Transport(BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>);
+pub struct Transport {
+    service: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>,
+    duration: Histogram<f64>,
+}
 
 impl Transport {
     /// Calls a service at `url` in plain text: any of its replicas, where the name in `url` has
     /// several addresses, or several URLs stand there with commas between them. Connections are
     /// made with the first call, and again after they are lost.
     pub fn connect(url: &str) -> Result<Self, InvalidAddress> {
-        Ok(Self(BoxCloneSyncService::new(Replicas::new(url, None)?)))
+        Ok(Self::over(Replicas::new(url, None)?))
     }
 
     /// The same over mutual TLS: the other end's certificate must be for the host of its URL.
     pub fn connect_mutual(url: &str, tls: Tls) -> Result<Self, InvalidAddress> {
-        Ok(Self(BoxCloneSyncService::new(Replicas::new(url, Some(tls))?)))
+        Ok(Self::over(Replicas::new(url, Some(tls))?))
     }
 
     /// Calls services of this process.
     #[must_use]
     pub fn in_process(routes: Routes) -> Self {
-        Self(BoxCloneSyncService::new(grpc::Served::new(routes).map_err(|never| match never {})))
+        Self::over(grpc::Served::new(routes).map_err(|never| match never {}))
+    }
+
+    fn over<S>(service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = BoxError>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+    {
+        let duration = metrics::RPC_CLIENT_DURATION.histogram();
+        Self { service: BoxCloneSyncService::new(service), duration }
     }
 }
 
@@ -52,20 +70,12 @@ impl Service<http::Request<Body>> for Transport {
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(context)
+        self.service.poll_ready(context)
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let (service, method) = grpc::service_and_method(request.uri().path());
-        let span = info_span!(
-            "rpc",
-            otel.name = format!("{service}/{method}"),
-            otel.kind = "client",
-            rpc.system = "grpc",
-            rpc.service = service,
-            rpc.method = method,
-        );
-        span.in_scope(|| telemetry::inject(request.headers_mut()));
+        let call = Call::begin("client", request.uri().path(), self.duration.clone());
+        call.span.in_scope(|| telemetry::inject(request.headers_mut()));
         let limit = deadline::remaining();
         if let Some(limit) = limit
             && let Ok(value) = HeaderValue::from_str(&deadline::to_header(limit))
@@ -73,17 +83,20 @@ impl Service<http::Request<Body>> for Transport {
             request.headers_mut().insert("grpc-timeout", value);
         }
         // The service that was polled ready is the one to call.
-        let ready = self.0.clone();
-        let mut service = std::mem::replace(&mut self.0, ready);
-        let call = async move {
+        let ready = self.service.clone();
+        let mut service = std::mem::replace(&mut self.service, ready);
+        let span = call.span.clone();
+        let answered = async move {
             let answer = service.call(request);
-            match limit {
+            let answer = match limit {
                 Some(limit) => tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
                     Err(Status::deadline_exceeded("the call took longer than it may").into())
                 }),
                 None => answer.await,
-            }
+            };
+            call.ended(answer.as_ref().map(http::Response::headers));
+            answer
         };
-        Box::pin(call.instrument(span))
+        Box::pin(answered.instrument(span))
     }
 }

@@ -9,7 +9,9 @@ use std::thread::available_parallelism;
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use muster_runtime::metrics::{self, Counted};
 use muster_scim::caseless;
+use opentelemetry::metrics::UpDownCounter;
 use tokio::sync::Semaphore;
 
 use crate::Error;
@@ -68,6 +70,7 @@ const MOST_AT_ONCE: usize = 8;
 #[derive(Debug, Clone)]
 pub(crate) struct Passwords {
     cores: Arc<Semaphore>,
+    waiting: UpDownCounter<i64>,
     /// Memory to work in, kept: what is freed on one thread after the other adds up, thread by
     /// thread, to many times what is used (measured: 735 MB after a hundred sign-ins).
     memories: Arc<Mutex<Vec<Vec<Block>>>>,
@@ -76,7 +79,11 @@ pub(crate) struct Passwords {
 impl Passwords {
     pub(crate) fn new() -> Self {
         let cores = available_parallelism().map_or(1, usize::from).min(MOST_AT_ONCE);
-        Self { cores: Arc::new(Semaphore::new(cores)), memories: Arc::default() }
+        Self {
+            cores: Arc::new(Semaphore::new(cores)),
+            waiting: metrics::PASSWORDS_WAITING.up_down_counter(),
+            memories: Arc::default(),
+        }
     }
 
     /// What is kept of a password.
@@ -118,7 +125,9 @@ impl Passwords {
         &self,
         work: impl FnOnce(&mut Vec<Block>) -> T + Send + 'static,
     ) -> Result<T, Error> {
+        let waits = Counted::begin(&self.waiting);
         let core = self.cores.clone().acquire_owned().await.map_err(|_| Error::Hashing)?;
+        drop(waits);
         let memories = self.memories.clone();
         let done = tokio::task::spawn_blocking(move || {
             let _core = core;

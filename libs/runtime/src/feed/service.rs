@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use opentelemetry::KeyValue;
 use tokio::sync::Semaphore;
 
 use super::keys::{self, Keys};
@@ -11,6 +12,7 @@ use super::wake::Wakers;
 use super::{InvalidPageToken, Page, Position, Settings, head};
 use crate::id::OrganisationId;
 use crate::life::Life;
+use crate::metrics;
 use crate::postgres::Database;
 
 /// One service's feed, for its readers. Cloning it gives the same.
@@ -46,6 +48,10 @@ impl Feed {
             settings,
             life: life.clone(),
         };
+        let (streams, max) = (feed.streams.clone(), feed.settings.max_streams);
+        metrics::FEED_STREAMS.gauge([KeyValue::new("muster.feed", name)], move || {
+            Some(metrics::number(max - streams.available_permits()))
+        });
         let background = feed.clone();
         life.clone().spawn(async move {
             let channel = format!("muster_{name}_feed");

@@ -105,7 +105,7 @@ impl Feed {
         let (sender, receiver) = mpsc::channel(1);
         let (end, ended) = oneshot::channel();
         let (feed, life) = (self.clone(), self.life.clone());
-        self.life.spawn(async move {
+        self.life.spawn_untraced(async move {
             let _permit = permit;
             let mut outlet = Outlet::new(feed.clone(), sender.clone());
             let reading = async {

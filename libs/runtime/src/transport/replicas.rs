@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::Uri;
+use http::uri::{PathAndQuery, Scheme};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
@@ -102,6 +103,11 @@ fn name(url: &str) -> Result<Name, InvalidAddress> {
     let host = host.trim_matches(['[', ']']).to_owned();
     let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     let port = uri.port_u16().unwrap_or(default);
+    // Our connector does TLS; tonic must not look for its own.
+    let mut parts = uri.into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    let uri = Uri::from_parts(parts).map_err(|error| invalid(format!("{error}")))?;
     let endpoint = Endpoint::from(uri)
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(30))
