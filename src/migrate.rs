@@ -3,10 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr as _;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
@@ -75,6 +76,14 @@ const SIGN_IN: &str = "muster_sign_in";
 
 /// The lock that keeps two migrations apart.
 const LOCK: i64 = 0x006d_7573_7465_7200;
+
+/// How long a statement of a migration waits for a lock, in milliseconds: while it waits, requests
+/// queue behind it.
+const LOCK_WAIT: &str = "2000";
+
+/// For how long a migration is tried that finds the tables in use, and how often.
+const PATIENCE: Duration = Duration::from_mins(5);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs `muster migrate`.
 pub async fn run(args: MigrateArgs) -> anyhow::Result<()> {
@@ -151,13 +160,29 @@ async fn migrate_one(
     }
     execute(format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
     execute(format!("GRANT USAGE ON SCHEMA {schema} TO {role}")).await?;
-    let mut owner = options.clone().options([("search_path", schema)]).connect().await?;
-    migrator.run(&mut owner).await?;
+    let options = options.clone().options([("search_path", schema), ("lock_timeout", LOCK_WAIT)]);
+    let mut owner = options.connect().await?;
+    let begun = Instant::now();
+    while let Err(error) = migrator.run(&mut owner).await {
+        if !is_locked(&error) || begun.elapsed() > PATIENCE {
+            return Err(error.into());
+        }
+        eprintln!("The tables of {schema} are in use; the migration is tried again.");
+        tokio::time::sleep(AGAIN).await;
+    }
     owner
         .execute(AssertSqlSafe(format!("GRANT SELECT ON {schema}._sqlx_migrations TO {role}")))
         .await?;
     owner.close().await?;
     Ok(())
+}
+
+/// Whether a migration waited too long for a lock.
+fn is_locked(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
+    };
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"))
 }
 
 /// Creates a role that is not there, and makes the current one a member of it.

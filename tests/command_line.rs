@@ -216,3 +216,24 @@ fn plain_grpc_is_refused_on_an_address_that_others_reach() {
     );
     assert!(refusal(&refused).contains("loopback"));
 }
+
+#[tokio::test]
+async fn a_migration_does_not_wait_in_front_of_requests_and_is_tried_again() {
+    use sqlx::{Connection as _, Executor as _, PgConnection};
+    let system = System::start_apart("migrated_again");
+    let mut user = PgConnection::connect(&system.database_url("postgres")).await.unwrap();
+    user.execute("BEGIN; LOCK TABLE identity._sqlx_migrations").await.unwrap();
+    let mut migration = Command::new(env!("CARGO_BIN_EXE_muster"))
+        .args(["migrate", "--database-url", &system.database_url("postgres")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(migration.stderr.take().unwrap()).lines();
+    // It has waited as long as it may, and said so.
+    let says = |line: &str| line.contains("The tables of identity are in use");
+    assert!(told.any(|line| says(&line.unwrap())), "it said nothing");
+    assert!(migration.try_wait().unwrap().is_none(), "it gave up");
+    user.execute("ROLLBACK").await.unwrap();
+    assert!(migration.wait().unwrap().success());
+}

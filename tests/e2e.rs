@@ -37,6 +37,7 @@ mod log;
 mod log_page;
 mod manifests;
 mod model;
+mod monitoring;
 mod mutual_tls;
 mod people;
 mod personal_data;

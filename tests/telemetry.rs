@@ -227,6 +227,9 @@ async fn the_metrics_are_those_that_are_listed() {
         let metric = metrics::ALL.iter().find(|metric| metric.name == series.name);
         let Some(metric) = metric else { panic!("{series:?} is not listed") };
         assert_eq!((series.unit.as_str(), series.kind), (metric.unit, metric.kind), "{series:?}");
+        for name in series.attributes.keys() {
+            assert!(metric.attributes.contains(&&**name), "{name} is not listed: {series:?}");
+        }
     }
     // Rate, errors and duration of each route and of each method.
     for (name, attributes) in [

@@ -2,6 +2,7 @@
 
 mod faults;
 mod manifests;
+mod monitoring;
 mod reference;
 mod sbom;
 mod statements;
@@ -20,6 +21,7 @@ cargo xtask scim2-tester  scim2-tester alone, against target/debug/muster
 cargo xtask sqlx          brings .sqlx up to date with the statements in services/*/src/store
 cargo xtask docs          brings the reference in docs/grpc.md up to date with the contracts
 cargo xtask manifests     renders deploy/kubernetes and checks it, with target/debug/muster
+cargo xtask monitoring    checks the alerts and the dashboard with Prometheus' own tool
 cargo xtask sbom          prints what the program is made of, as CycloneDX
 cargo xtask faults        kills, cuts and stops parts at random under load, and checks that nothing
                           is lost: --minutes N (10), --seed S; or every race, cut and crash of the
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         "docs" => reference::write(),
         "sbom" => sbom::print(),
         "manifests" => manifests::check(),
+        "monitoring" => monitoring::check(),
         "faults" => faults::run(options),
         _ => Err(anyhow::anyhow!("there is no task {task:?}\n{HELP}")),
     };
@@ -79,6 +82,7 @@ fn test() -> anyhow::Result<()> {
     timed("docs/grpc.md against the contracts", reference::check)?;
     step("build", cargo(&["build", "--locked"]))?;
     timed("manifests", manifests::check)?;
+    timed("alerts and dashboard", monitoring::check)?;
     timed("SQL against the tables", statements::check)?;
     timed("scim2-tester", || tester::run(&scim2))?;
     // A binary of its own, beside the other: the tests of crashes and mistakes run it.

@@ -124,6 +124,30 @@ pub(crate) fn ensure_kubernetes_validate() -> anyhow::Result<PathBuf> {
     Ok(folder.join("bin/python"))
 }
 
+/// Fetches Prometheus' package by apt and takes promtool out of it, below `target/`; its path.
+pub(crate) fn ensure_promtool() -> anyhow::Result<PathBuf> {
+    let folder = root().join("target/tools/prometheus");
+    let promtool = folder.join("usr/bin/promtool");
+    if promtool.exists() {
+        return Ok(promtool);
+    }
+    if is_there("promtool", &["--version"]) {
+        return Ok("promtool".into());
+    }
+    if !is_there("apt-get", &["--version"]) {
+        bail!("promtool is missing, which checks the alerts: install Prometheus");
+    }
+    println!("── Fetching promtool by apt into target/tools, for the alerts");
+    std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
+    run(Command::new("apt-get").args(["update", "--quiet"]))?;
+    run(Command::new("apt-get").args(["download", "--quiet", "prometheus"]).current_dir(&folder))?;
+    let files = std::fs::read_dir(&folder)?.filter_map(|file| Some(file.ok()?.path()));
+    let package = files.into_iter().find(|file| file.extension().is_some_and(|e| e == "deb"));
+    let package = package.context("apt-get fetched no package")?;
+    run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&folder))?;
+    Ok(promtool)
+}
+
 fn is_there(program: &str, args: &[&str]) -> bool {
     Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
 }

@@ -19,6 +19,8 @@ pub struct Metric {
     pub kind: Kind,
     /// What it says.
     pub description: &'static str,
+    /// What tells its series apart.
+    pub attributes: &'static [&'static str],
 }
 
 /// How a metric goes on.
@@ -34,12 +36,13 @@ pub enum Kind {
     Gauge,
 }
 
-/// Requests over HTTP: by method, route, status, and `error.type` where it is our fault.
+/// Requests over HTTP. `error.type` where it is our fault.
 pub const HTTP_DURATION: Metric = Metric {
     name: "http.server.request.duration",
     unit: "s",
     kind: Kind::Histogram,
     description: "How long requests over HTTP took",
+    attributes: &["http.request.method", "http.route", "http.response.status_code", "error.type"],
 };
 
 /// Requests under way.
@@ -48,30 +51,34 @@ pub const HTTP_ACTIVE: Metric = Metric {
     unit: "{request}",
     kind: Kind::UpDownCounter,
     description: "Requests over HTTP that are under way",
+    attributes: &[],
 };
 
-/// Calls that came in: by method and status. A stream: until it was open.
+/// Calls that came in. A stream: until it was open.
 pub const RPC_SERVER_DURATION: Metric = Metric {
     name: "rpc.server.call.duration",
     unit: "s",
     kind: Kind::Histogram,
     description: "How long gRPC calls took that came in",
+    attributes: &["rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"],
 };
 
-/// Calls that went out, with their retries: by method and status. A stream: until it was open.
+/// Calls that went out, with their retries. A stream: until it was open.
 pub const RPC_CLIENT_DURATION: Metric = Metric {
     name: "rpc.client.call.duration",
     unit: "s",
     kind: Kind::Histogram,
     description: "How long gRPC calls took that went out",
+    attributes: &["rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"],
 };
 
-/// Connections by `db.client.connection.state`: `used` or `idle`.
+/// Connections; the state is `used` or `idle`.
 pub const POOL_CONNECTIONS: Metric = Metric {
     name: "db.client.connection.count",
     unit: "{connection}",
     kind: Kind::Gauge,
     description: "Connections to Postgres",
+    attributes: &["db.client.connection.pool.name", "db.client.connection.state"],
 };
 
 /// The pool's size.
@@ -80,6 +87,7 @@ pub const POOL_MAX: Metric = Metric {
     unit: "{connection}",
     kind: Kind::Gauge,
     description: "The most connections to Postgres that the pool may hold",
+    attributes: &["db.client.connection.pool.name"],
 };
 
 /// How long transactions waited for one of the pool's connections.
@@ -88,6 +96,7 @@ pub const POOL_WAIT: Metric = Metric {
     unit: "s",
     kind: Kind::Histogram,
     description: "How long a transaction waited for a connection",
+    attributes: &["db.client.connection.pool.name"],
 };
 
 /// Transactions that waited in vain.
@@ -96,38 +105,43 @@ pub const POOL_TIMEOUTS: Metric = Metric {
     unit: "{timeout}",
     kind: Kind::Counter,
     description: "Transactions that got no connection in time",
+    attributes: &["db.client.connection.pool.name"],
 };
 
-/// By `muster.follower`.
+/// How late a follower is.
 pub const FEED_LAG: Metric = Metric {
     name: "muster.feed.lag",
     unit: "s",
     kind: Kind::Gauge,
     description: "Age of the oldest change of identity that is not applied",
+    attributes: &["muster.follower"],
 };
 
-/// By `muster.follower`.
+/// How much it has before it.
 pub const FEED_LAG_CHANGES: Metric = Metric {
     name: "muster.feed.lag.changes",
     unit: "{change}",
     kind: Kind::Gauge,
     description: "Changes of identity that are not applied",
+    attributes: &["muster.follower"],
 };
 
-/// By `muster.feed`.
+/// Who follows.
 pub const FEED_STREAMS: Metric = Metric {
     name: "muster.feed.streams",
     unit: "{stream}",
     kind: Kind::Gauge,
     description: "Readers who watch a feed",
+    attributes: &["muster.feed"],
 };
 
-/// By `muster.result`: `hit`, or `miss` where identity was asked.
+/// `muster.result` is `hit`, or `miss` where identity was asked.
 pub const KEY_LOOKUPS: Metric = Metric {
     name: "muster.api_key.lookups",
     unit: "{lookup}",
     kind: Kind::Counter,
     description: "Looks for an API key among those that were let pass a moment ago",
+    attributes: &["muster.result"],
 };
 
 /// Requests that wait for a place of their organisation.
@@ -136,14 +150,16 @@ pub const PLACES_WAITING: Metric = Metric {
     unit: "{request}",
     kind: Kind::UpDownCounter,
     description: "Requests that wait because so many of their organisation are under way",
+    attributes: &[],
 };
 
-/// Requests of clients who go faster than they may: by `muster.limit`.
+/// Requests of clients who go faster than they may; `muster.limit` says of whom.
 pub const RATE_REFUSED: Metric = Metric {
     name: "muster.rate.refused",
     unit: "{request}",
     kind: Kind::Counter,
     description: "Requests refused because there were too many in that second",
+    attributes: &["muster.limit"],
 };
 
 /// The queue of the provisioning log.
@@ -152,14 +168,16 @@ pub const LOG_QUEUE: Metric = Metric {
     unit: "{request}",
     kind: Kind::Gauge,
     description: "SCIM requests that wait to be written to the provisioning log",
+    attributes: &[],
 };
 
-/// By `muster.reason`.
+/// `muster.reason` is `full`, `refused` or `stopped`.
 pub const LOG_LOST: Metric = Metric {
     name: "muster.provisioning_log.lost",
     unit: "{request}",
     kind: Kind::Counter,
     description: "SCIM requests that are missing from the provisioning log",
+    attributes: &["muster.reason"],
 };
 
 /// Sign-ins that wait for a core.
@@ -168,6 +186,7 @@ pub const PASSWORDS_WAITING: Metric = Metric {
     unit: "{password}",
     kind: Kind::UpDownCounter,
     description: "Passwords that wait to be checked",
+    attributes: &[],
 };
 
 /// The process' own certificate, of mutual TLS.
@@ -176,6 +195,7 @@ pub const CERTIFICATE_LEFT: Metric = Metric {
     unit: "s",
     kind: Kind::Gauge,
     description: "How long the certificate is still valid that the process shows to other parts",
+    attributes: &[],
 };
 
 /// All of them.
