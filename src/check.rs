@@ -18,7 +18,7 @@ use muster_proto::identity::v1::{
     ListOrganisationsRequest, ListUsersRequest, Organisation, RecountRequest, User,
 };
 use muster_runtime::deadline;
-use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::transport::Transport;
 use tonic::{Response, Status};
 
@@ -76,11 +76,11 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<()> {
         None => all_organisations(transport.clone()).await?,
     };
     let services = Services {
-        users: UserServiceClient::new(transport).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        users: UserServiceClient::new(transport).max_decoding_message_size(max_message_bytes()),
         groups: GroupServiceClient::new(identity.connect(group_url.as_deref())?)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            .max_decoding_message_size(max_message_bytes()),
         approvers: ApproverServiceClient::new(identity.connect(approver_url.as_deref())?)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            .max_decoding_message_size(max_message_bytes()),
     };
     let mut left = 0;
     for organisation in organisations {

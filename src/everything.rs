@@ -102,7 +102,7 @@ impl Everything {
         };
         let feed = || options.feed.clone();
         let identity = settings(muster_identity::SCHEMA, muster_identity::ROLE);
-        let identity = muster_identity::start(&identity, feed(), options.log, &life)
+        let identity = muster_identity::start(&identity, feed(), options.log, None, &life)
             .await
             .map_err(database_error)?;
         let to_identity = Transport::in_process(identity.clone());

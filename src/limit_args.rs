@@ -5,12 +5,68 @@ use std::time::Duration;
 use clap::Args;
 use muster_runtime::http_server;
 
+/// What holds of bodies, filters and operations unless it is set otherwise.
+const SCIM: muster_scim::Limits = muster_scim::Limits::DEFAULT;
+
 /// Limits; docs/limits.md says what happens past each.
 #[derive(Debug, Clone, Args)]
 pub struct LimitArgs {
     /// The most bytes of a request's body
     #[arg(long, env = "MUSTER_MAX_BODY_BYTES", default_value_t = 1024 * 1024, value_name = "BYTES")]
     max_body_bytes: usize,
+    /// The same of a group, which holds its members
+    #[arg(
+        long,
+        env = "MUSTER_MAX_GROUP_BYTES",
+        default_value_t = 16 * 1024 * 1024,
+        value_name = "BYTES"
+    )]
+    max_group_bytes: usize,
+    /// The most members of a group in one request
+    #[arg(long, env = "MUSTER_MAX_MEMBERS", default_value_t = SCIM.members, value_name = "NUMBER")]
+    max_members: usize,
+    /// How deep a body's arrays and objects may nest
+    #[arg(
+        long,
+        env = "MUSTER_MAX_JSON_DEPTH",
+        default_value_t = 32,
+        value_parser = clap::value_parser!(u8).range(6..=100),
+        value_name = "LEVELS"
+    )]
+    max_json_depth: u8,
+    /// The longest filter or path
+    #[arg(
+        long,
+        env = "MUSTER_MAX_FILTER_BYTES",
+        default_value_t = SCIM.filter_bytes,
+        value_name = "BYTES"
+    )]
+    max_filter_bytes: usize,
+    /// How deep a filter may nest
+    #[arg(
+        long,
+        env = "MUSTER_MAX_FILTER_DEPTH",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u8).range(1..=100),
+        value_name = "LEVELS"
+    )]
+    max_filter_depth: u8,
+    /// The most comparisons of a filter
+    #[arg(
+        long,
+        env = "MUSTER_MAX_FILTER_COMPARISONS",
+        default_value_t = SCIM.filter_comparisons,
+        value_name = "NUMBER"
+    )]
+    max_filter_comparisons: usize,
+    /// The most operations of a PATCH
+    #[arg(
+        long,
+        env = "MUSTER_MAX_PATCH_OPERATIONS",
+        default_value_t = SCIM.patch_operations,
+        value_name = "NUMBER"
+    )]
+    max_patch_operations: usize,
     /// The most bytes of a bulk request's body
     #[arg(
         long,
@@ -90,6 +146,14 @@ pub struct LimitArgs {
         value_name = "NUMBER"
     )]
     organisation_in_flight: u32,
+    /// The same while others have requests, too [default: half of the cores]
+    #[arg(
+        long,
+        env = "MUSTER_ORGANISATION_IN_FLIGHT_BESIDE",
+        value_parser = clap::value_parser!(u32).range(1..=10_000),
+        value_name = "NUMBER"
+    )]
+    organisation_in_flight_beside: Option<u32>,
     /// For how many milliseconds a key is not looked up again: so much later a revocation holds
     #[arg(
         long,
@@ -105,7 +169,22 @@ impl LimitArgs {
     /// The limits of requests.
     #[must_use]
     pub fn requests(&self) -> muster_gateway::Limits {
+        let others = muster_gateway::Limits::default();
         muster_gateway::Limits {
+            group_bytes: self.max_group_bytes,
+            scim: muster_scim::Limits {
+                json_depth: usize::from(self.max_json_depth),
+                filter_bytes: self.max_filter_bytes,
+                filter_depth: usize::from(self.max_filter_depth),
+                filter_comparisons: self.max_filter_comparisons,
+                patch_operations: self.max_patch_operations,
+                members: self.max_members,
+            },
+            organisation_in_flight_beside: self
+                .organisation_in_flight_beside
+                .map_or(others.organisation_in_flight_beside, |number| {
+                    usize::try_from(number).unwrap_or(1)
+                }),
             body_bytes: self.max_body_bytes,
             body_time: Duration::from_secs(self.body_seconds),
             request_time: Duration::from_secs(self.request_seconds),
@@ -116,7 +195,7 @@ impl LimitArgs {
             organisation_rate: self.organisation_rate,
             organisation_in_flight: usize::try_from(self.organisation_in_flight).unwrap_or(1),
             key_time: Duration::from_millis(self.key_cache_milliseconds),
-            ..muster_gateway::Limits::default()
+            ..others
         }
     }
 

@@ -44,6 +44,15 @@ pub struct IdentityArgs {
     /// The provisioning log
     #[command(flatten)]
     pub log: LogArgs,
+    /// How many passwords are checked at once, each with 19 MiB and a core for about 30 ms; more
+    /// wait [default: as many as there are cores, at most 8]
+    #[arg(
+        long,
+        env = "MUSTER_SIGN_INS_AT_ONCE",
+        value_parser = clap::value_parser!(u16).range(1..=1_000),
+        value_name = "NUMBER"
+    )]
+    pub sign_ins_at_once: Option<u16>,
     /// Who may call
     #[command(flatten)]
     pub service: ServiceArgs,
@@ -130,10 +139,11 @@ pub struct GatewayArgs {
 /// Runs identity until the process is told to stop.
 pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
     args.service.check(args.grpc_listen)?;
-    let life = args.service.part.life.begin().await?;
+    let life = args.service.part.begin().await?;
     let settings = settings(args.database.url()?, muster_identity::SCHEMA);
+    let (at_once, log) = (args.sign_ins_at_once.map(usize::from), args.log.settings());
     let start =
-        || muster_identity::start(&settings, args.feed.settings(), args.log.settings(), &life);
+        || muster_identity::start(&settings, args.feed.settings(), log.clone(), at_once, &life);
     let Some(routes) = once_the_database_answers(&life, start).await? else { return Ok(()) };
     serve(&args.service, args.grpc_listen, routes, muster_identity::SERVICES, life).await
 }
@@ -141,7 +151,7 @@ pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
 /// Runs the group service until the process is told to stop.
 pub async fn group(args: FollowerArgs) -> anyhow::Result<()> {
     args.service.check(args.grpc_listen)?;
-    let life = args.service.part.life.begin().await?;
+    let life = args.service.part.begin().await?;
     let settings = settings(args.database.url()?, muster_group::SCHEMA);
     let identity = args.service.part.connect(&args.identity_url)?;
     let start = || muster_group::start(&settings, args.feed.settings(), identity.clone(), &life);
@@ -152,7 +162,7 @@ pub async fn group(args: FollowerArgs) -> anyhow::Result<()> {
 /// Runs the approver service until the process is told to stop.
 pub async fn approver(args: FollowerArgs) -> anyhow::Result<()> {
     args.service.check(args.grpc_listen)?;
-    let life = args.service.part.life.begin().await?;
+    let life = args.service.part.begin().await?;
     let settings = settings(args.database.url()?, muster_approver::SCHEMA);
     let identity = args.service.part.connect(&args.identity_url)?;
     let start = || muster_approver::start(&settings, args.feed.settings(), identity.clone(), &life);
@@ -162,7 +172,7 @@ pub async fn approver(args: FollowerArgs) -> anyhow::Result<()> {
 
 /// Runs the gateway until the process is told to stop.
 pub async fn gateway(args: GatewayArgs) -> anyhow::Result<()> {
-    let life = args.part.life.begin().await?;
+    let life = args.part.begin().await?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;

@@ -43,6 +43,15 @@ pub struct PartArgs {
     /// Talk in plain text, with this machine only
     #[arg(long, env = "MUSTER_PLAIN_TEXT", conflicts_with = "tls_certificate")]
     pub plain_text: bool,
+    /// The largest gRPC message it takes
+    #[arg(
+        long,
+        env = "MUSTER_MAX_MESSAGE_BYTES",
+        default_value_t = 32 * 1024 * 1024,
+        value_parser = clap::value_parser!(u32).range(64 * 1024..=1024 * 1024 * 1024),
+        value_name = "BYTES"
+    )]
+    pub max_message_bytes: u32,
     /// How it begins and ends
     #[command(flatten)]
     pub life: LifeArgs,
@@ -80,6 +89,12 @@ impl TlsArgs {
 }
 
 impl PartArgs {
+    /// Begins the life of the process, with its limits.
+    pub async fn begin(&self) -> anyhow::Result<Life> {
+        grpc::limit_messages(usize::try_from(self.max_message_bytes)?);
+        self.life.begin().await
+    }
+
     /// The certificate; none where the part talks in plain text because it was told to.
     pub fn open(&self) -> anyhow::Result<Option<Tls>> {
         let tls = self.tls.open()?;

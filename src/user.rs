@@ -15,7 +15,7 @@ use muster_proto::identity::v1::{
     GetUserRequest, ListChangesRequest, ListProvisioningLogRequest, ListUsersRequest, User,
 };
 use muster_runtime::deadline;
-use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::id::UserId;
 use muster_runtime::transport::Transport;
 use prost::Message;
@@ -127,12 +127,12 @@ impl Known {
     }
 
     fn users(&self) -> UserServiceClient<Transport> {
-        UserServiceClient::new(self.identity.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+        UserServiceClient::new(self.identity.clone()).max_decoding_message_size(max_message_bytes())
     }
 
     fn approvers(&self) -> ApproverServiceClient<Transport> {
         ApproverServiceClient::new(self.approvers.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_decoding_message_size(max_message_bytes())
     }
 
     /// All that the services keep of the user.
@@ -204,7 +204,7 @@ impl Known {
 
     async fn log(&self, contracts: &Contracts) -> anyhow::Result<Vec<Value>> {
         let mut log = ProvisioningLogServiceClient::new(self.identity.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+            .max_decoding_message_size(max_message_bytes());
         let mut request = ListProvisioningLogRequest {
             organisation_id: self.organisation_id.clone(),
             subject_id: self.id.clone(),

@@ -11,7 +11,7 @@ use muster_proto::feed::v1::{ChangeKind, ChangeMetadata, WatchStart, actor::Kind
 use muster_proto::group::v1::group_service_client::GroupServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_proto::{approver, group, identity};
-use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::transport::Transport;
 use tonic::{Code, Status};
 
@@ -159,7 +159,7 @@ async fn open(
             let request =
                 identity::v1::WatchChangesRequest { organisation_id, resume_tokens, start };
             let mut users =
-                UserServiceClient::new(transport).max_decoding_message_size(MAX_MESSAGE_BYTES);
+                UserServiceClient::new(transport).max_decoding_message_size(max_message_bytes());
             let told = |message: identity::v1::WatchChangesResponse| Told {
                 resume_token: message.resume_token,
                 change: message.change.map(|change| Change {
@@ -173,7 +173,7 @@ async fn open(
         Service::Group => {
             let request = group::v1::WatchChangesRequest { organisation_id, resume_tokens, start };
             let mut groups =
-                GroupServiceClient::new(transport).max_decoding_message_size(MAX_MESSAGE_BYTES);
+                GroupServiceClient::new(transport).max_decoding_message_size(max_message_bytes());
             let told = |message: group::v1::WatchChangesResponse| Told {
                 resume_token: message.resume_token,
                 change: message.change.map(|change| Change {

@@ -146,7 +146,7 @@ async fn agrees(
     text: &str,
     resource_type: &'static ResourceType,
 ) {
-    let filter = parse(text, resource_type).unwrap();
+    let filter = parse(text, resource_type, &muster_scim::Limits::DEFAULT).unwrap();
     let expected: Vec<Value> =
         all.iter().filter(|r| matches(&filter, r.as_object().unwrap())).cloned().collect();
     let answered = found(client, resource_type.endpoint, Some(text)).await;
@@ -185,7 +185,7 @@ async fn the_database_answers_what_plain_evaluation_says() {
     for _ in 0..600 {
         let text = some_filter().new_tree(&mut runner).unwrap().current();
         agrees(&client, &all, &text, &USER_TYPE).await;
-        let filter = parse(&text, &USER_TYPE).unwrap();
+        let filter = parse(&text, &USER_TYPE, &muster_scim::Limits::DEFAULT).unwrap();
         let hits = all.iter().filter(|user| matches(&filter, user.as_object().unwrap())).count();
         sometimes += usize::from(hits > 0 && hits < all.len());
     }

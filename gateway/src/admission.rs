@@ -26,6 +26,9 @@ use crate::failure::Failure;
 /// forgotten.
 const REMEMBERED: usize = 10_000;
 
+/// For how long an organisation counts as one that has requests.
+const LATELY: Duration = Duration::from_secs(1);
+
 type Rates = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
 
 /// What is known of clients. One a gateway.
@@ -36,6 +39,7 @@ pub(crate) struct Admission {
     organisation_rate: Option<Rates>,
     key_rate: Option<Rates>,
     under_way: Mutex<HashMap<String, Arc<Semaphore>>>,
+    lately: Mutex<Lately>,
     lookups: Counter<u64>,
     waiting: UpDownCounter<i64>,
     refused: Counter<u64>,
@@ -64,6 +68,7 @@ impl Admission {
             organisation_rate: rates(limits.organisation_rate),
             key_rate: rates(limits.key_rate),
             under_way: Mutex::default(),
+            lately: Mutex::default(),
             lookups: metrics::KEY_LOOKUPS.counter(),
             waiting: metrics::PLACES_WAITING.up_down_counter(),
             refused: metrics::RATE_REFUSED.counter(),
@@ -122,6 +127,7 @@ impl Admission {
         self.within(self.key_rate.as_ref(), key, "API key", rate)?;
         let (id, rate) = (&known.organisation.id, self.limits.organisation_rate);
         self.within(self.organisation_rate.as_ref(), id, "organisation", rate)?;
+        let share = self.share(id);
         let places = {
             let mut under_way = lock(&self.under_way);
             if under_way.len() >= REMEMBERED {
@@ -130,14 +136,24 @@ impl Admission {
             let new = || Arc::new(Semaphore::new(self.limits.organisation_in_flight));
             under_way.entry(id.clone()).or_insert_with(new).clone()
         };
-        let place = if let Ok(place) = places.clone().try_acquire_owned() {
+        let place = if let Ok(place) = places.clone().try_acquire_many_owned(share) {
             Ok(place)
         } else {
             let _waits = Counted::begin(&self.waiting);
-            places.acquire_owned().await
+            places.acquire_many_owned(share).await
         };
         let closed = |_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping");
         place.map(Arc::new).map_err(closed)
+    }
+
+    /// How many of its organisation's places a request takes: one, or so many while others have
+    /// requests, too, that no more than `organisation_in_flight_beside` are under way.
+    fn share(&self, organisation: &str) -> u32 {
+        let alone = lock(&self.lately).is_alone(organisation, Instant::now());
+        let (places, beside) =
+            (self.limits.organisation_in_flight, self.limits.organisation_in_flight_beside);
+        let share = if alone { 1 } else { places / beside.clamp(1, places) };
+        u32::try_from(share).unwrap_or(1)
     }
 
     /// Whether there were fewer requests this second than there may be.
@@ -164,6 +180,25 @@ impl Admission {
     }
 }
 
+/// Whose requests came last.
+#[derive(Debug, Default)]
+struct Lately {
+    last: Option<(String, Instant)>,
+    /// The last of any other organisation.
+    other: Option<(String, Instant)>,
+}
+
+impl Lately {
+    /// Notes a request, and tells whether no other organisation had one for a while.
+    fn is_alone(&mut self, organisation: &str, now: Instant) -> bool {
+        match &mut self.last {
+            Some((last, at)) if last == organisation => *at = now,
+            _ => self.other = self.last.replace((organisation.to_owned(), now)),
+        }
+        self.other.as_ref().is_none_or(|(_, at)| now.duration_since(*at) > LATELY)
+    }
+}
+
 fn hashed(secret: &str) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
@@ -176,6 +211,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
     fn admission(limits: Limits) -> (Admission, Known) {
@@ -230,6 +267,39 @@ mod tests {
         assert!(admission.admit(&Known { organisation, ..known.clone() }, address).await.is_ok());
         drop(first);
         assert!(second.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_organisation_has_all_its_places_alone_and_few_beside_others() {
+        let (admission, known) = admission(Limits {
+            organisation_in_flight: 16,
+            organisation_in_flight_beside: 2,
+            ..Limits::default()
+        });
+        let address = "203.0.113.9".parse().ok();
+        let fits = async |known: &Known| {
+            let mut places = Vec::new();
+            while let Some(place) = admission.admit(known, address).now_or_never() {
+                places.push(place.map_err(|Failure(error)| error.status).unwrap());
+            }
+            places.len()
+        };
+        assert_eq!(fits(&known).await, 16);
+        let organisation = Organisation { id: "p".into(), ..Organisation::default() };
+        let other = Known { organisation, ..known.clone() };
+        assert_eq!(fits(&other).await, 2);
+        assert_eq!(fits(&known).await, 2);
+    }
+
+    #[test]
+    fn an_organisation_is_alone_when_the_others_have_been_quiet_for_a_second() {
+        let (mut lately, now) = (Lately::default(), Instant::now());
+        let after = |milliseconds| now + Duration::from_millis(milliseconds);
+        assert!(lately.is_alone("o", now) && lately.is_alone("o", after(1)));
+        assert!(!lately.is_alone("p", after(2)) && !lately.is_alone("o", after(3)));
+        assert!(!lately.is_alone("o", after(1_002)));
+        assert!(lately.is_alone("o", after(1_003)));
+        assert!(!lately.is_alone("p", after(1_004)));
     }
 
     #[test]

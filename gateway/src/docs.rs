@@ -13,8 +13,8 @@ use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::get;
 use http::StatusCode;
 use muster_runtime::feed::PAGE_TOKEN_LIFETIME;
+use muster_scim::resource;
 use muster_scim::schema::{COMMON, ENTERPRISE_USER, GROUP, MUSTER_USER, USER};
-use muster_scim::{filter, json, patch, resource};
 
 use crate::errors::{self, Known};
 use crate::scim::DEFAULT_RESULTS;
@@ -189,11 +189,13 @@ fn limits(gateway: &Gateway) -> Vec<(&'static str, String)> {
     let (results, default) = (limits.max_results, DEFAULT_RESULTS);
     vec![
         ("Request body", format!("{} bytes (413)", thousands(limits.body_bytes))),
+        ("Request body of a group", format!("{} bytes (413)", thousands(limits.group_bytes))),
+        ("Members in one request", format!("{} (413)", thousands(limits.scim.members))),
         ("Time for the body to arrive", format!("{} s (408)", limits.body_time.as_secs())),
         ("Time for a request", format!("{} s (503)", limits.request_time.as_secs())),
         ("Resources in a list", format!("{results}; {default} where count is not sent")),
         ("A cursor's life", format!("{} minutes", PAGE_TOKEN_LIFETIME.whole_minutes())),
-        ("Operations in a PATCH", format!("{} (413)", thousands(patch::MOST_OPERATIONS))),
+        ("Operations in a PATCH", format!("{} (413)", thousands(limits.scim.patch_operations))),
         (
             "Bulk request",
             format!(
@@ -206,12 +208,12 @@ fn limits(gateway: &Gateway) -> Vec<(&'static str, String)> {
             "Filter",
             format!(
                 "{} bytes, {} levels deep, {} comparisons (400 invalidFilter)",
-                thousands(filter::LONGEST),
-                filter::DEEPEST,
-                filter::MOST_NODES
+                thousands(limits.scim.filter_bytes),
+                limits.scim.filter_depth,
+                limits.scim.filter_comparisons
             ),
         ),
-        ("JSON nesting", format!("{} levels (400 invalidSyntax)", json::DEEPEST)),
+        ("JSON nesting", format!("{} levels (400 invalidSyntax)", limits.scim.json_depth)),
         ("Text", format!("{} characters (400 invalidValue)", thousands(resource::LONGEST_STRING))),
         (
             "Photo or certificate",

@@ -33,6 +33,10 @@ use requests::Requests;
 pub struct Limits {
     /// The most bytes of a request body.
     pub body_bytes: usize,
+    /// The same of a group, whose members are in it.
+    pub group_bytes: usize,
+    /// Of bodies, filters and operations.
+    pub scim: muster_scim::Limits,
     /// How long a body may take to arrive.
     pub body_time: Duration,
     /// How long a request may take altogether; Okta waits 60 s.
@@ -51,6 +55,8 @@ pub struct Limits {
     pub organisation_rate: u32,
     /// How many requests of one organisation may be under way; more wait their turn.
     pub organisation_in_flight: usize,
+    /// How many while other organisations have requests, too.
+    pub organisation_in_flight_beside: usize,
     /// For how long a key that identity let pass is let pass without asking: so much later a
     /// revocation holds.
     pub key_time: Duration,
@@ -60,6 +66,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes: 1024 * 1024,
+            group_bytes: 16 * 1024 * 1024,
+            scim: muster_scim::Limits::DEFAULT,
             body_time: Duration::from_secs(30),
             request_time: Duration::from_secs(30),
             max_results: 200,
@@ -69,9 +77,15 @@ impl Default for Limits {
             key_rate: 0,
             organisation_rate: 0,
             organisation_in_flight: 16,
+            organisation_in_flight_beside: half_of_the_cores(),
             key_time: Duration::from_secs(1),
         }
     }
+}
+
+/// So that one organisation's requests leave the other half to the others.
+fn half_of_the_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 /// What the gateway needs.

@@ -15,7 +15,7 @@ use muster_proto::identity::v1::report_service_client::ReportServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_runtime::deadline;
-use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::transport::Transport;
 use tonic::Status;
 
@@ -57,17 +57,17 @@ impl Parts {
             organisations: OrganisationServiceClient::new(config.identity.clone()),
             api_keys: ApiKeyServiceClient::new(config.identity.clone()),
             provisioning_log: ProvisioningLogServiceClient::new(config.identity.clone())
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(max_message_bytes()),
             imports: ImportServiceClient::new(config.identity.clone())
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(max_message_bytes()),
             reports: ReportServiceClient::new(config.identity.clone()),
             sessions: SessionServiceClient::new(config.identity.clone()),
             users: UserServiceClient::new(config.identity)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(max_message_bytes()),
             groups: GroupServiceClient::new(config.group)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(max_message_bytes()),
             approvers: ApproverServiceClient::new(config.approver)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(max_message_bytes()),
             settle_time: config.limits.settle_time,
         }
     }

@@ -78,7 +78,8 @@ impl Here {
             |routes: Result<Routes, sqlx::Error>| Transport::in_process(routes.unwrap());
         let database = settings("identity", "muster_identity");
         let log = muster_identity::provisioning_log::Settings::default();
-        let identity = in_process(muster_identity::start(&database, feed(), log, &life).await);
+        let identity =
+            in_process(muster_identity::start(&database, feed(), log, None, &life).await);
         let database = settings("groups", "muster_group");
         let group = muster_group::start(&database, feed(), identity.clone(), &life).await;
         let database = settings("approver", "muster_approver");

@@ -1,5 +1,6 @@
 //! What a developer runs: `cargo xtask test` and its parts.
 
+mod deny;
 mod faults;
 mod manifests;
 mod monitoring;
@@ -22,6 +23,8 @@ cargo xtask sqlx          brings .sqlx up to date with the statements in service
 cargo xtask docs          brings the reference in docs/grpc.md up to date with the contracts
 cargo xtask manifests     renders deploy/kubernetes and checks it, with target/debug/muster
 cargo xtask monitoring    checks the alerts and the dashboard with Prometheus' own tool
+cargo xtask deny          licences, sources and doubles among dependencies; with --advisories what
+                          RustSec knows of, too
 cargo xtask sbom          prints what the program is made of, as CycloneDX
 cargo xtask faults        kills, cuts and stops parts at random under load, and checks that nothing
                           is lost: --minutes N (10), --seed S; or every race, cut and crash of the
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         "sqlx" => statements::write(),
         "docs" => reference::write(),
         "sbom" => sbom::print(),
+        "deny" => deny::check(options),
         "manifests" => manifests::check(),
         "monitoring" => monitoring::check(),
         "faults" => faults::run(options),
@@ -76,6 +80,7 @@ fn test() -> anyhow::Result<()> {
             "warnings",
         ]),
     )?;
+    timed("cargo deny", || deny::check(&[]))?;
     step("buf lint", in_proto(&buf, &["lint"]))?;
     step("buf format", in_proto(&buf, &["format", "--diff", "--exit-code"]))?;
     step("buf breaking", in_proto(&buf, &["breaking", "--against", "base.binpb"]))?;

@@ -148,6 +148,28 @@ pub(crate) fn ensure_promtool() -> anyhow::Result<PathBuf> {
     Ok(promtool)
 }
 
+/// Installs cargo-deny by cargo below `target/`, and returns its path.
+pub(crate) fn ensure_deny() -> anyhow::Result<PathBuf> {
+    let folder = root().join("target/tools/cargo-deny");
+    let deny = folder.join("bin/cargo-deny");
+    if !deny.exists() {
+        println!("── Installing cargo-deny by cargo into target/tools, for the dependencies");
+        run(crate::cargo(&[
+            "install",
+            "cargo-deny",
+            "--version",
+            "0.20.2",
+            "--locked",
+            "--debug",
+        ])
+        .arg("--quiet")
+        .arg("--root")
+        .arg(&folder)
+        .env("CARGO_PROFILE_DEV_DEBUG", "0"))?;
+    }
+    Ok(deny)
+}
+
 fn is_there(program: &str, args: &[&str]) -> bool {
     Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
 }

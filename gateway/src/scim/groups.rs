@@ -19,18 +19,18 @@ use serde_json::{Value, json as value};
 use super::search::Found;
 use super::user_json::meta;
 use super::{Asked, body, id, json, version};
-use crate::Gateway;
 use crate::auth::Client;
 use crate::failure::Failure;
 use crate::provisioning_log::{Call, Called};
 use crate::server::AppliedInPart;
+use crate::{Gateway, Limits};
 
 pub(super) async fn list(
     client: Client,
     State(gateway): State<Gateway>,
     query: RawQuery,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(query, &GROUP_TYPE)?;
+    let asked = Asked::read(query, &gateway, &GROUP_TYPE)?;
     let found = find(&gateway, &client, &asked).await?;
     Ok(found.answer(&asked))
 }
@@ -74,7 +74,7 @@ pub(super) async fn get(
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(query, &GROUP_TYPE)?;
+    let asked = Asked::read(query, &gateway, &GROUP_TYPE)?;
     let id = id(path, "group")?;
     let group = read(&gateway, &client, id, view(&asked.projection)).await?;
     if version::is_known(&headers, group.revision) {
@@ -83,20 +83,27 @@ pub(super) async fn get(
     Ok(answer(&gateway, &asked.projection, StatusCode::OK, group))
 }
 
+/// Reads a body that may hold all members.
+async fn group_body(request: Request, gateway: &Gateway) -> Result<Value, Failure> {
+    let limits = Limits { body_bytes: gateway.limits.group_bytes, ..gateway.limits };
+    body(request, limits).await
+}
+
 pub(super) async fn create(
     client: Client,
     State(gateway): State<Gateway>,
     query: RawQuery,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(query, &GROUP_TYPE)?;
+    let asked = Asked::read(query, &gateway, &GROUP_TYPE)?;
     let call = request.extensions().get::<Call>().cloned();
-    let body = body(request, gateway.limits).await?;
+    let body = group_body(request, &gateway).await?;
     if let Some(call) = call {
         call.creates(&body, "displayName");
     }
     let document = resource::read(body, &GROUP_TYPE)?;
-    let member_ids: Vec<String> = members_of(&document)?.into_iter().collect();
+    let member_ids: Vec<String> =
+        members_of(&document, &gateway.limits.scim)?.into_iter().collect();
     let group = Group {
         organisation_id: client.organisation.id.clone(),
         display_name: text(&document, "displayName").unwrap_or_default(),
@@ -123,11 +130,11 @@ pub(super) async fn replace(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(query, &GROUP_TYPE)?;
+    let asked = Asked::read(query, &gateway, &GROUP_TYPE)?;
     let id = id(path, "group")?;
     let revision = expected(&gateway, &client, &id, &headers).await?;
-    let document = resource::read(body(request, gateway.limits).await?, &GROUP_TYPE)?;
-    let member_ids = members_of(&document)?;
+    let document = resource::read(group_body(request, &gateway).await?, &GROUP_TYPE)?;
+    let member_ids = members_of(&document, &gateway.limits.scim)?;
     let delta = GroupDelta {
         display_name: text(&document, "displayName"),
         external_id: Some(text(&document, "externalId")),
@@ -154,10 +161,11 @@ pub(super) async fn patch(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(query, &GROUP_TYPE)?;
+    let asked = Asked::read(query, &gateway, &GROUP_TYPE)?;
     let id = id(path, "group")?;
     let revision = expected(&gateway, &client, &id, &headers).await?;
-    let delta = group_delta(patch::parse(body(request, gateway.limits).await?)?)?;
+    let limits = &gateway.limits.scim;
+    let delta = group_delta(patch::parse(group_body(request, &gateway).await?, limits)?, limits)?;
     let request = update(&client, id.clone(), revision, delta);
     let updated = gateway.parts.groups.clone().update_group(request).await?.into_inner();
     if asked.projection != Projection::default_of(&GROUP_TYPE) {

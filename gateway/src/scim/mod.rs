@@ -143,23 +143,26 @@ struct Asked {
 impl Asked {
     fn read(
         RawQuery(query): RawQuery,
+        gateway: &Gateway,
         resource_type: &'static ResourceType,
     ) -> Result<Self, Failure> {
         let parameters = parameters(query.as_deref().unwrap_or_default())?;
-        Self::of(&parameters, resource_type)
+        Self::of(&parameters, gateway, resource_type)
     }
 
     /// Parameters by name in lower case, from a query or a search request.
     fn of(
         parameters: &BTreeMap<String, String>,
+        gateway: &Gateway,
         resource_type: &'static ResourceType,
     ) -> Result<Self, Failure> {
-        Self::among(parameters, resource_type, &[])
+        Self::among(parameters, gateway, resource_type, &[])
     }
 
     /// The same where resources of other types are asked for with them.
     fn among(
         parameters: &BTreeMap<String, String>,
+        gateway: &Gateway,
         resource_type: &'static ResourceType,
         others: &'static [&'static ResourceType],
     ) -> Result<Self, Failure> {
@@ -177,7 +180,7 @@ impl Asked {
             page,
             cursor: cursor.map(str::to_owned),
             filter: parameter("filter")
-                .map(|text| parse_among(text, resource_type, others))
+                .map(|text| parse_among(text, resource_type, others, &gateway.limits.scim))
                 .transpose()?,
             order_by: order_by(parameter("sortBy"), parameter("sortOrder"), resource_type)?,
             projection: Projection::parse(
@@ -287,7 +290,7 @@ async fn body(request: Request, limits: Limits) -> Result<Value, Failure> {
         ),
         BodyError::Broken => Failure::new(StatusCode::BAD_REQUEST, "the body broke off"),
     })?;
-    Ok(muster_scim::json::parse(&bytes)?)
+    Ok(muster_scim::json::parse(&bytes, &limits.scim)?)
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Failure> {

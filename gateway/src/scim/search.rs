@@ -70,7 +70,8 @@ pub(super) async fn users(
     State(gateway): State<Gateway>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::of(&parameters(request, gateway.limits).await?, &USER_TYPE)?;
+    let parameters = parameters(request, gateway.limits).await?;
+    let asked = Asked::of(&parameters, &gateway, &USER_TYPE)?;
     let found = super::users::find(&gateway, &client, &asked).await?;
     Ok(json(StatusCode::OK, &found.response(&asked)))
 }
@@ -80,7 +81,8 @@ pub(super) async fn groups(
     State(gateway): State<Gateway>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::of(&parameters(request, gateway.limits).await?, &GROUP_TYPE)?;
+    let parameters = parameters(request, gateway.limits).await?;
+    let asked = Asked::of(&parameters, &gateway, &GROUP_TYPE)?;
     let found = super::groups::find(&gateway, &client, &asked).await?;
     Ok(json(StatusCode::OK, &found.response(&asked)))
 }
@@ -127,7 +129,7 @@ impl Both {
         )?;
         let count =
             page.count.unwrap_or(super::DEFAULT_RESULTS).min(self.gateway.limits.max_results);
-        let (types, descending) = types(parameters)?;
+        let (types, descending) = types(parameters, &self.gateway)?;
         let (total, resources) = match types.as_slice() {
             [first, second] if first.sorted && second.sorted => {
                 self.merged([first, second], page.start_index, count, descending).await?
@@ -221,7 +223,7 @@ impl Both {
             }
         };
         parameters.insert("cursor".to_owned(), inner.to_owned());
-        let (types, _) = types(&parameters)?;
+        let (types, _) = types(&parameters, &self.gateway)?;
         let of = |wanted: &ResourceType| {
             types.iter().find(|typed| typed.resource_type.name == wanted.name)
         };
@@ -282,10 +284,13 @@ impl Both {
 
 /// The types that can be asked, in their order: what is not sorted comes last, and first the
 /// other way round (RFC 7644 §3.4.2.3). And whether that is the other way round.
-fn types(parameters: &BTreeMap<String, String>) -> Result<(Vec<Typed>, bool), Failure> {
+fn types(
+    parameters: &BTreeMap<String, String>,
+    gateway: &Gateway,
+) -> Result<(Vec<Typed>, bool), Failure> {
     let (mut types, mut refusals) = (Vec::new(), Vec::new());
     for resource_type in BOTH {
-        match Typed::of(parameters, resource_type) {
+        match Typed::of(parameters, gateway, resource_type) {
             Ok(typed) => types.push(typed),
             Err(failure) => refusals.push(failure),
         }
@@ -298,7 +303,7 @@ fn types(parameters: &BTreeMap<String, String>) -> Result<(Vec<Typed>, bool), Fa
     let sorts = parameters.get("sortby").is_some_and(|name| !name.trim().is_empty());
     if sorts && types.iter().all(|typed| !typed.sorted) {
         // The refusal of the first says what is wrong with the order.
-        Asked::among(parameters, types[0].resource_type, &BOTH)?;
+        Asked::among(parameters, gateway, types[0].resource_type, &BOTH)?;
     }
     let descending = types.iter().any(|typed| typed.asked.order_by.ends_with(" desc"));
     types.sort_by_key(|typed| sorts && typed.sorted == descending);
@@ -317,6 +322,7 @@ struct Typed {
 impl Typed {
     fn of(
         parameters: &BTreeMap<String, String>,
+        gateway: &Gateway,
         resource_type: &'static ResourceType,
     ) -> Result<Self, Failure> {
         let sort_by = parameters.get("sortby").cloned().unwrap_or_default();
@@ -325,7 +331,7 @@ impl Typed {
         if !has {
             parameters.remove("sortby");
         }
-        let asked = Asked::among(&parameters, resource_type, &BOTH)?;
+        let asked = Asked::among(&parameters, gateway, resource_type, &BOTH)?;
         Ok(Self { resource_type, asked, sort_by, sorted: has })
     }
 }

@@ -32,7 +32,7 @@ pub(super) async fn list(
     State(gateway): State<Gateway>,
     query: RawQuery,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(query, &USER_TYPE)?;
+    let asked = Asked::read(query, &gateway, &USER_TYPE)?;
     let found = find(&gateway, &client, &asked).await?;
     Ok(found.answer(&asked))
 }
@@ -74,7 +74,7 @@ pub(super) async fn get(
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(query, &USER_TYPE)?;
+    let asked = Asked::read(query, &gateway, &USER_TYPE)?;
     let user = read(&gateway, &client, id(path, "user")?).await?;
     // Who of the declared approvers is in force changes without the user's version.
     if user.declared_approvers.is_empty() && version::is_known(&headers, user.revision) {
@@ -89,7 +89,7 @@ pub(super) async fn create(
     query: RawQuery,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(query, &USER_TYPE)?;
+    let asked = Asked::read(query, &gateway, &USER_TYPE)?;
     let call = request.extensions().get::<Call>().cloned();
     let body = body(request, gateway.limits).await?;
     if let Some(call) = call {
@@ -110,7 +110,7 @@ pub(super) async fn replace(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(query, &USER_TYPE)?;
+    let asked = Asked::read(query, &gateway, &USER_TYPE)?;
     let id = id(path, "user")?;
     let revision = expected(&gateway, &client, &id, &headers).await?;
     let document = resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
@@ -134,10 +134,10 @@ pub(super) async fn patch(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Failure> {
-    let asked = Asked::read(query, &USER_TYPE)?;
+    let asked = Asked::read(query, &gateway, &USER_TYPE)?;
     let id = id(path, "user")?;
     let expected = expected(&gateway, &client, &id, &headers).await?;
-    let operations = patch::parse(body(request, gateway.limits).await?)?;
+    let operations = patch::parse(body(request, gateway.limits).await?, &gateway.limits.scim)?;
     for attempt in 1.. {
         let before = read(&gateway, &client, id.clone()).await?;
         if expected != 0 && expected != before.revision {
@@ -180,7 +180,7 @@ async fn patch_once(
     let declared = DeclaredApprovers::new(&before, approvers.first().map_or(&[], |(_, a)| a));
     let mut document = to_scim(&before, &gateway.scim_url);
     declared.show(&mut document);
-    if let Err(error) = patch::apply(&mut document, operations, &USER_TYPE) {
+    if let Err(error) = patch::apply(&mut document, operations, &USER_TYPE, &gateway.limits.scim) {
         return Ok(Err(error.into()));
     }
     let mut user = User {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_runtime::BoxFuture;
 use muster_runtime::feed::Feed;
-use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use muster_runtime::life::Life;
 use muster_runtime::postgres::Database;
@@ -114,7 +114,7 @@ impl<K: Keeper> Follower<K> {
     /// Begins to follow; `life` ends it. `feed` is the service's own, whose readers are woken.
     #[must_use]
     pub fn start(database: Database, feed: Feed, identity: Transport, life: &Life) -> Self {
-        let users = Users::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let users = Users::new(identity).max_decoding_message_size(max_message_bytes());
         let follower = Self {
             database,
             feed,

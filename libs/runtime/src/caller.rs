@@ -20,7 +20,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
-use crate::grpc::{MAX_MESSAGE_BYTES, service_and_method};
+use crate::grpc::{max_message_bytes, service_and_method};
 use crate::id::OrganisationId;
 
 /// How often the policy's file is looked at, at most.
@@ -309,7 +309,7 @@ impl Grant {
         request: http::Request<Body>,
     ) -> Result<http::Request<Body>, Status> {
         let (head, body) = request.into_parts();
-        let body = Limited::new(body, MAX_MESSAGE_BYTES).collect().await;
+        let body = Limited::new(body, max_message_bytes()).collect().await;
         let body = body.map_err(|_| Status::resource_exhausted("the message is too large"))?;
         let body = body.to_bytes();
         let mut message = opened(method.input(), &body)?;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,8 +34,22 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
 /// How often the services' health is looked at.
 const HEALTH: Duration = Duration::from_secs(2);
 
-/// The largest message a part takes from another: a page of groups with 200,000 members.
+/// The largest message a part takes from another, unless it is told otherwise: a page of groups with
+/// 200,000 members.
 pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+
+static MAX_MESSAGE: OnceLock<usize> = OnceLock::new();
+
+/// Sets the largest message that this process takes; before it makes servers and clients.
+pub fn limit_messages(bytes: usize) {
+    MAX_MESSAGE.get_or_init(|| bytes);
+}
+
+/// The largest message that this process takes, in bytes.
+#[must_use]
+pub fn max_message_bytes() -> usize {
+    MAX_MESSAGE.get().copied().unwrap_or(MAX_MESSAGE_BYTES)
+}
 
 /// Services, served: each call within its deadline and in its caller's trace.
 #[derive(Debug, Clone)]

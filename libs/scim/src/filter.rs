@@ -12,13 +12,6 @@ pub use self::evaluate::{matches, matches_value, sort_key};
 pub use self::parse::{parse, parse_among, parse_values};
 use crate::path::AttributePath;
 
-/// The longest filter, in bytes.
-pub const LONGEST: usize = 8 * 1_024;
-/// How deep parentheses, `not` and brackets may nest.
-pub const DEEPEST: usize = 16;
-/// The most comparisons.
-pub const MOST_NODES: usize = 100;
-
 /// A condition on a resource, or on one value of a multi-valued attribute.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Filter {

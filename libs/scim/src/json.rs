@@ -7,18 +7,15 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::{Error, Object, ScimType};
-
-/// How deep arrays and objects may nest; SCIM needs five.
-pub const DEEPEST: usize = 32;
+use crate::{Error, Limits, Object, ScimType};
 
 /// Reads a request body.
 ///
 /// Refused are: what is no JSON, or has something after it (`invalidSyntax`); nesting deeper than
-/// [`DEEPEST`]; a key twice in one object, also in another letter case, since attribute names
+/// the limit; a key twice in one object, also in another letter case, since attribute names
 /// ignore case (RFC 7643 §2.1); numbers that are out of range and NUL characters (`invalidValue`).
 /// A byte order mark in front is accepted. Errors say where, and never quote a value.
-pub fn parse(body: &[u8]) -> Result<Value, Error> {
+pub fn parse(body: &[u8], limits: &Limits) -> Result<Value, Error> {
     let syntax = |detail: String| Error::of(ScimType::InvalidSyntax, detail);
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let text = std::str::from_utf8(body).map_err(|error| {
@@ -29,7 +26,7 @@ pub fn parse(body: &[u8]) -> Result<Value, Error> {
     }
     let refusal = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Strict { depth: 0, refusal: &refusal }
+    Strict { depth: 0, deepest: limits.json_depth, refusal: &refusal }
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| {
@@ -57,6 +54,7 @@ struct Refusal {
 #[derive(Clone, Copy)]
 struct Strict<'a> {
     depth: usize,
+    deepest: usize,
     refusal: &'a RefCell<Option<Refusal>>,
 }
 
@@ -67,8 +65,8 @@ impl Strict<'_> {
     }
 
     fn deeper<E: de::Error>(self) -> Result<Self, E> {
-        if self.depth == DEEPEST {
-            let what = format!("values nest deeper than {DEEPEST}");
+        if self.depth == self.deepest {
+            let what = format!("values nest deeper than {}", self.deepest);
             return Err(self.refuse(ScimType::InvalidSyntax, what));
         }
         Ok(Self { depth: self.depth + 1, ..self })
@@ -157,14 +155,14 @@ mod tests {
     use super::*;
 
     fn refused(body: &[u8]) -> ScimType {
-        parse(body).unwrap_err().scim_type.unwrap()
+        parse(body, &Limits::DEFAULT).unwrap_err().scim_type.unwrap()
     }
 
     #[test]
     fn json_reads_as_it_is_written() {
         let value = json!({"a": [1, -2, 1.5, true, null, "ö\u{1f600}"], "b": {"c": {}}});
-        assert_eq!(parse(value.to_string().as_bytes()), Ok(value.clone()));
-        assert_eq!(parse(format!("\u{feff}{value}").as_bytes()), Ok(value));
+        assert_eq!(parse(value.to_string().as_bytes(), &Limits::DEFAULT), Ok(value.clone()));
+        assert_eq!(parse(format!("\u{feff}{value}").as_bytes(), &Limits::DEFAULT), Ok(value));
     }
 
     #[test]
@@ -180,14 +178,17 @@ mod tests {
     fn a_key_twice_is_refused_in_any_letter_case() {
         assert_eq!(refused(br#"{"userName":"a","username":"b"}"#), ScimType::InvalidSyntax);
         assert_eq!(refused(br#"[{"x":{"a":1,"a":1}}]"#), ScimType::InvalidSyntax);
-        assert!(parse(br#"[{"a":1},{"a":1}]"#).is_ok());
+        assert!(parse(br#"[{"a":1},{"a":1}]"#, &Limits::DEFAULT).is_ok());
     }
 
     #[test]
     fn nesting_is_limited() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(parse(nested(DEEPEST).as_bytes()).is_ok());
-        assert_eq!(refused(nested(DEEPEST + 1).as_bytes()), ScimType::InvalidSyntax);
+        assert!(parse(nested(Limits::DEFAULT.json_depth).as_bytes(), &Limits::DEFAULT).is_ok());
+        assert_eq!(
+            refused(nested(Limits::DEFAULT.json_depth + 1).as_bytes()),
+            ScimType::InvalidSyntax
+        );
         assert_eq!(refused("[".repeat(1_000_000).as_bytes()), ScimType::InvalidSyntax);
     }
 
@@ -201,7 +202,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            drop(parse(&body));
+            drop(parse(&body, &Limits::DEFAULT));
         }
     }
 }

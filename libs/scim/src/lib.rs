@@ -9,6 +9,7 @@ pub mod discovery;
 pub mod error;
 pub mod filter;
 pub mod json;
+mod limits;
 pub mod list;
 pub mod members;
 pub mod patch;
@@ -18,6 +19,7 @@ pub mod resource;
 pub mod schema;
 
 pub use error::{Error, ScimType};
+pub use limits::Limits;
 
 /// A JSON object.
 pub type Object = serde_json::Map<String, serde_json::Value>;

@@ -9,7 +9,7 @@ use crate::patch::{Kind, Operation};
 use crate::path::PatchPath;
 use crate::resource::{kind_of, normalise};
 use crate::schema::{Attribute, GROUP_TYPE};
-use crate::{Error, Object, ScimType};
+use crate::{Error, Limits, Object, ScimType};
 
 /// What a request does to a group.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -128,20 +128,21 @@ impl Whom {
 }
 
 /// Folds the operations of a PATCH in order; a later one about the same member wins.
-pub fn group_delta(operations: Vec<Operation>) -> Result<GroupDelta, Error> {
+pub fn group_delta(operations: Vec<Operation>, limits: &Limits) -> Result<GroupDelta, Error> {
     let mut delta = GroupDelta::default();
     for operation in operations {
         let Operation { kind, path, value } = operation;
         let value = value.unwrap_or(Value::Null);
         match (path, value) {
             (Some(path), value) => {
-                let path = PatchPath::parse(&path, &GROUP_TYPE)?;
+                let path = PatchPath::parse(&path, &GROUP_TYPE, limits)?;
                 fold(&mut delta, kind, &path, value)?;
             }
             (None, Value::Object(values)) if kind != Kind::Remove => {
                 for (key, value) in values {
                     // What no schema declares and what is read-only is ignored in a value.
-                    if let Ok(path @ PatchPath::Attribute(p)) = PatchPath::parse(&key, &GROUP_TYPE)
+                    if let Ok(path @ PatchPath::Attribute(p)) =
+                        PatchPath::parse(&key, &GROUP_TYPE, limits)
                         && matches!(p.attribute.name, "displayName" | "externalId" | "members")
                     {
                         fold(&mut delta, kind, &path, value)?;
@@ -162,6 +163,11 @@ pub fn group_delta(operations: Vec<Operation>) -> Result<GroupDelta, Error> {
             }
         }
     }
+    let members = match &delta.members {
+        MembersDelta::Changes(changes) => changes.len(),
+        MembersDelta::Full { all, .. } => all.len(),
+    };
+    few_enough(members, limits)?;
     Ok(delta)
 }
 
@@ -277,8 +283,18 @@ fn id_in(address: &str) -> &str {
 }
 
 /// The members of a group document in canonical form (POST, PUT).
-pub fn members_of(document: &Object) -> Result<BTreeSet<String>, Error> {
-    Ok(ids(document.get("members").cloned().unwrap_or_default())?.unwrap_or_default())
+pub fn members_of(document: &Object, limits: &Limits) -> Result<BTreeSet<String>, Error> {
+    let ids = ids(document.get("members").cloned().unwrap_or_default())?.unwrap_or_default();
+    few_enough(ids.len(), limits)?;
+    Ok(ids)
+}
+
+fn few_enough(members: usize, limits: &Limits) -> Result<(), Error> {
+    if members <= limits.members {
+        return Ok(());
+    }
+    let most = limits.members;
+    Err(Error::new(413, format!("the request is about {members} members; at most {most} at once")))
 }
 
 /// The ids in a list of members; none where there is no list. A member is an object with a `value`,
@@ -348,7 +364,7 @@ mod tests {
     use crate::patch::parse;
 
     fn delta(operations: Value) -> Result<GroupDelta, Error> {
-        group_delta(parse(json!({"Operations": operations}))?)
+        group_delta(parse(json!({"Operations": operations}), &Limits::DEFAULT)?, &Limits::DEFAULT)
     }
 
     fn changes(operations: Value) -> Vec<(String, Change)> {

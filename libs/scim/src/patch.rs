@@ -10,10 +10,7 @@ use crate::filter::{Filter, Operand, Operator, matches_value};
 use crate::path::{AttributePath, PatchPath};
 use crate::resource::{MOST_VALUES, is_written, kind_of, normalise, object};
 use crate::schema::{Attribute, Mutability, ResourceType, Schema, Type};
-use crate::{Error, Object, ScimType};
-
-/// The most operations of one request.
-pub const MOST_OPERATIONS: usize = 1_000;
+use crate::{Error, Limits, Object, ScimType};
 
 /// The most comparisons with values that the operations of one request may make together.
 const MOST_COMPARISONS: usize = 200_000;
@@ -45,7 +42,7 @@ pub struct Operation {
 
 /// Reads a PATCH body. Names of members and operations may be in any letter case (Entra ID sends
 /// `Add`).
-pub fn parse(body: Value) -> Result<Vec<Operation>, Error> {
+pub fn parse(body: Value, limits: &Limits) -> Result<Vec<Operation>, Error> {
     let syntax = |detail: String| Error::of(ScimType::InvalidSyntax, detail);
     let mut operations = None;
     for (key, value) in object(body)? {
@@ -72,10 +69,11 @@ pub fn parse(body: Value) -> Result<Vec<Operation>, Error> {
             return Err(syntax("Operations is missing; expected an array of operations".into()));
         }
     };
-    if operations.len() > MOST_OPERATIONS {
+    let most = limits.patch_operations;
+    if operations.len() > most {
         return Err(Error::new(
             413,
-            format!("Operations has {} operations; at most {MOST_OPERATIONS}", operations.len()),
+            format!("Operations has {} operations; at most {most}", operations.len()),
         ));
     }
     operations.into_iter().enumerate().map(|(index, value)| operation(index, value)).collect()
@@ -124,8 +122,10 @@ pub fn apply(
     document: &mut Object,
     operations: Vec<Operation>,
     resource_type: &'static ResourceType,
+    limits: &Limits,
 ) -> Result<(), Error> {
-    let mut patch = Patch { document: document.clone(), resource_type, comparisons: 0 };
+    let mut patch =
+        Patch { document: document.clone(), resource_type, comparisons: 0, limits: *limits };
     for operation in operations {
         patch.apply(operation)?;
     }
@@ -139,6 +139,7 @@ struct Patch {
     resource_type: &'static ResourceType,
     /// How many comparisons with values there have been.
     comparisons: usize,
+    limits: Limits,
 }
 
 impl Patch {
@@ -162,7 +163,7 @@ impl Patch {
                 )),
             };
         };
-        let (path, filter) = match PatchPath::parse(&path, self.resource_type)? {
+        let (path, filter) = match PatchPath::parse(&path, self.resource_type, &self.limits)? {
             PatchPath::Extension(extension) => {
                 let value = if kind == Kind::Remove { Value::Null } else { value };
                 return self.set_extension(kind, extension, value);
@@ -194,7 +195,7 @@ impl Patch {
         for (key, value) in values {
             if let Some(extension) = self.resource_type.extension(&key) {
                 self.set_extension(kind, extension, value)?;
-            } else if let Ok(path) = PatchPath::parse(&key, self.resource_type)
+            } else if let Ok(path) = PatchPath::parse(&key, self.resource_type, &self.limits)
                 && let Some((path, filter)) = path.of_attribute()
                 && is_written(path.attribute)
                 && path.target().mutability != Mutability::ReadOnly

@@ -2,7 +2,7 @@
 
 use crate::filter::{self, Filter};
 use crate::schema::{Attribute, ResourceType, Schema};
-use crate::{Error, ScimType};
+use crate::{Error, Limits, ScimType};
 
 /// An attribute of a resource type, or a part of one.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,7 +103,11 @@ impl PatchPath {
 
     /// Parses an operation's `path`; `invalidPath` where it is malformed or nothing is declared by
     /// that name.
-    pub fn parse(text: &str, resource_type: &'static ResourceType) -> Result<Self, Error> {
+    pub fn parse(
+        text: &str,
+        resource_type: &'static ResourceType,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
         let text = text.trim();
         let invalid = |what: &str| {
             let sent: String = text.chars().take(200).collect();
@@ -120,7 +124,7 @@ impl PatchPath {
                 ),
             )
         };
-        if text.len() > filter::LONGEST {
+        if text.len() > limits.filter_bytes {
             return Err(invalid("is too long"));
         }
         if let Some(extension) = resource_type.extension(text) {
@@ -138,7 +142,7 @@ impl PatchPath {
         }
         let close = rest.rfind(']').ok_or_else(|| invalid("has no closing bracket"))?;
         let (condition, after) = (&rest[..close], &rest[close + 1..]);
-        let filter = filter::parse_values(condition, path.attribute).map_err(|error| {
+        let filter = filter::parse_values(condition, path.attribute, limits).map_err(|error| {
             invalid(&format!("has a filter that is no filter: {}", error.detail))
         })?;
         if !after.is_empty() {
@@ -182,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_patch_path_may_have_a_filter_and_a_part_after_it() {
-        let parse = |text| PatchPath::parse(text, &USER_TYPE);
+        let parse = |text| PatchPath::parse(text, &USER_TYPE, &Limits::DEFAULT);
         assert!(matches!(
             parse("emails[type eq \"work\"].value"),
             Ok(PatchPath::Values { path, .. }) if path.to_string() == "emails.value"
@@ -203,7 +207,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in ".*") {
-            drop(PatchPath::parse(&text, &USER_TYPE));
+            drop(PatchPath::parse(&text, &USER_TYPE, &Limits::DEFAULT));
         }
     }
 }

@@ -9,7 +9,7 @@ mod store;
 use muster_follower::Follower;
 use muster_proto::approver::v1::approver_service_server::ApproverServiceServer;
 use muster_runtime::feed::{self, Feed};
-use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::life::Life;
 use muster_runtime::postgres::{Database, Settings};
 use muster_runtime::transport::Transport;
@@ -47,6 +47,6 @@ pub async fn start(
     let follower = Follower::start(database.clone(), feed.clone(), identity, life);
     let approvers = Approvers { database, feed, follower };
     Ok(Routes::new(
-        ApproverServiceServer::new(approvers).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        ApproverServiceServer::new(approvers).max_decoding_message_size(max_message_bytes()),
     ))
 }

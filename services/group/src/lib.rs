@@ -9,7 +9,7 @@ mod store;
 use muster_follower::{Follower, Users};
 use muster_proto::group::v1::group_service_server::GroupServiceServer;
 use muster_runtime::feed::{self, Feed};
-use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::life::Life;
 use muster_runtime::postgres::{Database, Settings};
 use muster_runtime::transport::Transport;
@@ -45,8 +45,8 @@ pub async fn start(
     let database = Database::connect(database, life).await?;
     database.migrated(MIGRATOR.iter().map(|migration| migration.version).max()).await?;
     let feed = Feed::open("group", database.clone(), life.clone(), feed).await?;
-    let users = Users::new(identity.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let users = Users::new(identity.clone()).max_decoding_message_size(max_message_bytes());
     let follower = Follower::start(database.clone(), feed.clone(), identity, life);
     let groups = Groups { database, feed, users, follower };
-    Ok(Routes::new(GroupServiceServer::new(groups).max_decoding_message_size(MAX_MESSAGE_BYTES)))
+    Ok(Routes::new(GroupServiceServer::new(groups).max_decoding_message_size(max_message_bytes())))
 }

@@ -24,7 +24,7 @@ use muster_proto::identity::v1::report_service_server::ReportServiceServer;
 use muster_proto::identity::v1::session_service_server::SessionServiceServer;
 use muster_proto::identity::v1::user_service_server::UserServiceServer;
 use muster_runtime::feed::{self, Feed};
-use muster_runtime::grpc::MAX_MESSAGE_BYTES;
+use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::life::Life;
 use muster_runtime::postgres::{Database, Settings};
 use tonic::service::Routes;
@@ -60,30 +60,36 @@ struct Identity {
     life: Life,
 }
 
-/// Connects to the database and returns the services to serve.
+/// Connects to the database and returns the services to serve. No more passwords are checked at once
+/// than are said, or than there are cores.
 pub async fn start(
     database: &Settings,
     feed: feed::Settings,
     log: provisioning_log::Settings,
+    sign_ins_at_once: Option<usize>,
     life: &Life,
 ) -> Result<Routes, sqlx::Error> {
     let database = Database::connect(database, life).await?;
     database.migrated(MIGRATOR.iter().map(|migration| migration.version).max()).await?;
     let feed = Feed::open("identity", database.clone(), life.clone(), feed).await?;
     life.spawn(provisioning_log::prune_for_ever(database.clone(), log, life.clone()));
-    let identity = Identity { database, feed, passwords: Passwords::new(), life: life.clone() };
+    let passwords = Passwords::new(sign_ins_at_once);
+    let identity = Identity { database, feed, passwords, life: life.clone() };
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))
         .add_service(AuditServiceServer::new(identity.clone()))
         .add_service(
             ProvisioningLogServiceServer::new(identity.clone())
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(max_message_bytes()),
         )
         .add_service(SessionServiceServer::new(identity.clone()))
         .add_service(ReportServiceServer::new(identity.clone()))
         .add_service(
-            ImportServiceServer::new(identity.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            ImportServiceServer::new(identity.clone())
+                .max_decoding_message_size(max_message_bytes()),
         )
-        .add_service(UserServiceServer::new(identity).max_decoding_message_size(MAX_MESSAGE_BYTES)))
+        .add_service(
+            UserServiceServer::new(identity).max_decoding_message_size(max_message_bytes()),
+        ))
 }

@@ -63,7 +63,8 @@ const DENIED: [&str; 32] = [
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bXVzdGVyIGlzIG5vYm9keQ$\
      Tm9ib2R5J3MgcGFzc3dvcmQsIGFzIGlzIHdyaXR0ZW4";
 
-/// The most that are hashed at once, however many cores there are: each takes 19 MiB.
+/// The most that are hashed at once where nothing else is said, however many cores there are: each
+/// takes 19 MiB.
 const MOST_AT_ONCE: usize = 8;
 
 /// Hashes and checks passwords. Cloning it is cheap.
@@ -77,10 +78,10 @@ pub(crate) struct Passwords {
 }
 
 impl Passwords {
-    pub(crate) fn new() -> Self {
-        let cores = available_parallelism().map_or(1, usize::from).min(MOST_AT_ONCE);
+    pub(crate) fn new(at_once: Option<usize>) -> Self {
+        let cores = || available_parallelism().map_or(1, usize::from).min(MOST_AT_ONCE);
         Self {
-            cores: Arc::new(Semaphore::new(cores)),
+            cores: Arc::new(Semaphore::new(at_once.unwrap_or_else(cores))),
             waiting: metrics::PASSWORDS_WAITING.up_down_counter(),
             memories: Arc::default(),
         }
@@ -235,8 +236,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_more_are_checked_at_once_than_may_and_the_next_one_waits() {
+        let passwords = Passwords::new(Some(1));
+        let core = passwords.cores.clone().try_acquire_owned().unwrap();
+        let mut next = std::pin::pin!(passwords.verify("plum torch canvas".into(), None));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        assert_eq!(passwords.cores.available_permits(), 0);
+        drop(core);
+        assert!(!next.await.unwrap());
+    }
+
+    #[tokio::test]
     async fn a_password_is_known_again_and_another_is_not() {
-        let passwords = Passwords::new();
+        let passwords = Passwords::new(None);
         let hash = passwords.hash("plum torch canvas".into()).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         assert!(!is_outdated(&hash));

@@ -178,7 +178,11 @@ mod tests {
             (r#"userName co " ""#, false),
             (r#"urn:learnerbly:params:scim:schemas:2.0:User:approvers eq "bo@x.example""#, true),
         ] {
-            assert_eq!(matches(&parse(text, &USER_TYPE).unwrap(), user), expected, "{text}");
+            assert_eq!(
+                matches(&parse(text, &USER_TYPE, &crate::Limits::DEFAULT).unwrap(), user),
+                expected,
+                "{text}"
+            );
         }
     }
 }

@@ -2,15 +2,19 @@
 
 use serde_json::Value;
 
-use super::{DEEPEST, Filter, LONGEST, MOST_NODES, Operand, Operator};
+use super::{Filter, Operand, Operator};
 use crate::path::AttributePath;
 use crate::resource::date_time;
 use crate::schema::{Attribute, ResourceType, Returned, Type};
-use crate::{Error, ScimType};
+use crate::{Error, Limits, ScimType};
 
 /// Parses a filter on resources of a type.
-pub fn parse(text: &str, resource_type: &'static ResourceType) -> Result<Filter, Error> {
-    Parser::new(text, Scope::Resource(resource_type)).filter()
+pub fn parse(
+    text: &str,
+    resource_type: &'static ResourceType,
+    limits: &Limits,
+) -> Result<Filter, Error> {
+    Parser::new(text, Scope::Resource(resource_type), limits).filter()
 }
 
 /// Parses a filter on resources of several types, for one of them. An attribute of another is one
@@ -19,13 +23,18 @@ pub fn parse_among(
     text: &str,
     resource_type: &'static ResourceType,
     others: &'static [&'static ResourceType],
+    limits: &Limits,
 ) -> Result<Filter, Error> {
-    Parser::new(text, Scope::Resources(resource_type, others)).filter()
+    Parser::new(text, Scope::Resources(resource_type, others), limits).filter()
 }
 
 /// Parses a filter on the values of a multi-valued attribute: what stands in brackets.
-pub fn parse_values(text: &str, attribute: &'static Attribute) -> Result<Filter, Error> {
-    Parser::new(text, Scope::Values(attribute)).filter()
+pub fn parse_values(
+    text: &str,
+    attribute: &'static Attribute,
+    limits: &Limits,
+) -> Result<Filter, Error> {
+    Parser::new(text, Scope::Values(attribute), limits).filter()
 }
 
 /// The one part of the values of an attribute that is not complex: `approvers[value eq "…"]`.
@@ -67,18 +76,20 @@ struct Parser<'t> {
     depth: usize,
     nodes: usize,
     scope: Scope,
+    limits: Limits,
 }
 
 impl<'t> Parser<'t> {
-    fn new(text: &'t str, scope: Scope) -> Self {
-        Self { text, at: 0, depth: 0, nodes: 0, scope }
+    fn new(text: &'t str, scope: Scope, limits: &Limits) -> Self {
+        Self { text, at: 0, depth: 0, nodes: 0, scope, limits: *limits }
     }
 
     fn filter(mut self) -> Result<Filter, Error> {
-        if self.text.len() > LONGEST {
+        let (length, longest) = (self.text.len(), self.limits.filter_bytes);
+        if length > longest {
             return Err(Error::of(
                 ScimType::InvalidFilter,
-                format!("the filter is {} bytes long; at most {LONGEST}", self.text.len()),
+                format!("the filter is {length} bytes long; at most {longest}"),
             ));
         }
         let filter = self.or()?;
@@ -119,8 +130,8 @@ impl<'t> Parser<'t> {
     }
 
     fn nested(&mut self, open: char, close: char) -> Result<Filter, Error> {
-        if self.depth == DEEPEST {
-            return Err(error(&format!("nests deeper than {DEEPEST}")));
+        if self.depth == self.limits.filter_depth {
+            return Err(error(&format!("nests deeper than {}", self.limits.filter_depth)));
         }
         self.depth += 1;
         self.expect(open)?;
@@ -132,8 +143,9 @@ impl<'t> Parser<'t> {
 
     fn comparison(&mut self) -> Result<Filter, Error> {
         self.nodes += 1;
-        if self.nodes > MOST_NODES {
-            return Err(error(&format!("has more than {MOST_NODES} comparisons")));
+        let most = self.limits.filter_comparisons;
+        if self.nodes > most {
+            return Err(error(&format!("has more than {most} comparisons")));
         }
         let name = self.token();
         if name.is_empty() {
@@ -330,7 +342,7 @@ mod tests {
     use crate::schema::{GROUP_TYPE, USER_TYPE};
 
     fn user(text: &str) -> Result<String, Error> {
-        parse(text, &USER_TYPE).map(|filter| filter.to_string())
+        parse(text, &USER_TYPE, &Limits::DEFAULT).map(|filter| filter.to_string())
     }
 
     #[test]
@@ -385,7 +397,7 @@ mod tests {
     fn names_and_operators_may_be_in_any_case_and_strings_have_escapes() {
         assert_eq!(user(r#"USERNAME Eq "a\"\u00e9""#).unwrap(), r#"userName eq "a\"é""#);
         assert_eq!(user(r#"active eq "True""#).unwrap(), "active eq true");
-        let members = parse(r#"members eq "u""#, &GROUP_TYPE).unwrap();
+        let members = parse(r#"members eq "u""#, &GROUP_TYPE, &Limits::DEFAULT).unwrap();
         assert_eq!(members.to_string(), r#"members.value eq "u""#);
     }
 
@@ -422,15 +434,15 @@ mod tests {
     #[test]
     fn length_depth_and_size_are_limited() {
         let nested = |depth: usize| "(".repeat(depth) + "title pr" + &")".repeat(depth);
-        assert!(user(&nested(DEEPEST)).is_ok());
+        assert!(user(&nested(Limits::DEFAULT.filter_depth)).is_ok());
         let many = |count: usize| vec!["title pr"; count].join(" or ");
-        assert!(user(&many(MOST_NODES)).is_ok());
+        assert!(user(&many(Limits::DEFAULT.filter_comparisons)).is_ok());
         for text in [
-            nested(DEEPEST + 1),
+            nested(Limits::DEFAULT.filter_depth + 1),
             nested(1_000_000),
-            many(MOST_NODES + 1),
+            many(Limits::DEFAULT.filter_comparisons + 1),
             "not (".repeat(1_000),
-            format!("userName eq \"{}\"", "x".repeat(LONGEST)),
+            format!("userName eq \"{}\"", "x".repeat(Limits::DEFAULT.filter_bytes)),
         ] {
             assert!(user(&text).is_err());
         }
@@ -449,9 +461,9 @@ mod tests {
                 "\"x\"", "type", "value", "active", "true", "null", "meta.created", "1",
             ]), 0..12)
         ) {
-            if let Ok(filter) = parse(&words.join(" "), &USER_TYPE) {
+            if let Ok(filter) = parse(&words.join(" "), &USER_TYPE, &Limits::DEFAULT) {
                 let printed = filter.to_string();
-                prop_assert_eq!(parse(&printed, &USER_TYPE), Ok(filter), "{}", printed);
+                prop_assert_eq!(parse(&printed, &USER_TYPE, &Limits::DEFAULT), Ok(filter), "{}", printed);
             }
         }
     }

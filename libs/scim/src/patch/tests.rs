@@ -21,8 +21,9 @@ fn ann() -> Value {
 
 fn patched(operations: Value) -> Result<Value, Error> {
     let mut document = ann().as_object().unwrap().clone();
-    let operations = parse(json!({"schemas": [SCHEMA], "Operations": operations}))?;
-    apply(&mut document, operations, &USER_TYPE)?;
+    let operations =
+        parse(json!({"schemas": [SCHEMA], "Operations": operations}), &Limits::DEFAULT)?;
+    apply(&mut document, operations, &USER_TYPE, &Limits::DEFAULT)?;
     Ok(Value::Object(document))
 }
 
@@ -288,30 +289,34 @@ fn what_is_wrong_is_refused_with_its_keyword_and_nothing_is_done() {
         assert_eq!(refused(operations.clone()), keyword, "{operations}");
     }
     let mut document = ann().as_object().unwrap().clone();
-    let operations = parse(json!({"schemas": [SCHEMA], "Operations": [
-        {"op": "replace", "path": "title", "value": "Boss"},
-        {"op": "replace", "path": "shoeSize", "value": 44},
-    ]}))
+    let operations = parse(
+        json!({"schemas": [SCHEMA], "Operations": [
+            {"op": "replace", "path": "title", "value": "Boss"},
+            {"op": "replace", "path": "shoeSize", "value": 44},
+        ]}),
+        &Limits::DEFAULT,
+    )
     .unwrap();
-    assert!(apply(&mut document, operations, &USER_TYPE).is_err());
+    assert!(apply(&mut document, operations, &USER_TYPE, &Limits::DEFAULT).is_err());
     assert_eq!(Value::Object(document), ann());
 }
 
 #[test]
 fn a_thousand_operations_are_the_most() {
-    let operations = vec![json!({"op": "remove", "path": "title"}); MOST_OPERATIONS + 1];
+    let operations =
+        vec![json!({"op": "remove", "path": "title"}); Limits::DEFAULT.patch_operations + 1];
     assert_eq!(patched(json!(operations)).unwrap_err().status, 413);
 }
 
 #[test]
 fn operations_filters_and_values_do_not_multiply() {
     let emails: Vec<Value> = (0..900).map(|n| json!({"value": format!("{n}@x.example")})).collect();
-    let filter = vec!["value eq \"x\""; crate::filter::MOST_NODES].join(" or ");
+    let filter = vec!["value eq \"x\""; Limits::DEFAULT.filter_comparisons].join(" or ");
     let remove = json!({"op": "remove", "path": format!("emails[{filter}]")});
     let mut operations = vec![json!({"op": "add", "path": "emails", "value": emails})];
     operations.resize(2, remove.clone());
     assert!(patched(json!(operations)).is_ok());
-    operations.resize(MOST_OPERATIONS, remove);
+    operations.resize(Limits::DEFAULT.patch_operations, remove);
     assert_eq!(patched(json!(operations)).unwrap_err().status, 413);
 }
 
@@ -334,7 +339,7 @@ proptest! {
             let before = ann().as_object().unwrap().clone();
             let mut document = before.clone();
             let body = json!({"Operations": [{"op": kind, "path": path, "value": value}]});
-            if parse(body).and_then(|ops| apply(&mut document, ops, resource_type)).is_err() {
+            if parse(body, &Limits::DEFAULT).and_then(|ops| apply(&mut document, ops, resource_type, &Limits::DEFAULT)).is_err() {
                 prop_assert_eq!(document, before);
             }
         }
