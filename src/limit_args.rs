@@ -34,6 +34,14 @@ pub struct LimitArgs {
         value_name = "LEVELS"
     )]
     max_json_depth: u8,
+    /// The most values of a body, with those inside of others
+    #[arg(
+        long,
+        env = "MUSTER_MAX_JSON_VALUES",
+        default_value_t = SCIM.json_values,
+        value_name = "NUMBER"
+    )]
+    max_json_values: usize,
     /// The longest filter or path
     #[arg(
         long,
@@ -174,6 +182,7 @@ impl LimitArgs {
             group_bytes: self.max_group_bytes,
             scim: muster_scim::Limits {
                 json_depth: usize::from(self.max_json_depth),
+                json_values: self.max_json_values,
                 filter_bytes: self.max_filter_bytes,
                 filter_depth: usize::from(self.max_filter_depth),
                 filter_comparisons: self.max_filter_comparisons,

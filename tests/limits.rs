@@ -279,6 +279,7 @@ async fn filters_bodies_and_operations_are_taken_up_to_the_limit_and_refused_pas
         ["--max-filter-depth", "3"],
         ["--max-filter-comparisons", "4"],
         ["--max-json-depth", "6"],
+        ["--max-json-values", "50"],
         ["--max-patch-operations", "2"],
         ["--max-members", "2"],
         ["--max-body-bytes", "1000"],
@@ -311,6 +312,13 @@ async fn filters_bodies_and_operations_are_taken_up_to_the_limit_and_refused_pas
         let body = bytes::Bytes::from(nested(levels));
         let answer = client.send_bytes(Method::POST, "/Users", Some(body), &[]).await.unwrap();
         assert_eq!(answer.status, expected, "{levels}: {}", answer.text);
+    }
+    // The body, its two attributes, and what is in the second.
+    for (values, expected) in [(47, 201), (48, 400)] {
+        let body =
+            json!({"userName": format!("many-{values}"), "nobodyKnowsThis": vec![1; values]});
+        let answer = client.post("/Users", &body).await.unwrap();
+        assert_eq!(answer.status, expected, "{values}: {}", answer.text);
     }
     let user = client.get("/Users?count=1").await.unwrap().at("/Resources/0/id").clone();
     let user = user.as_str().unwrap().to_owned();
@@ -470,6 +478,44 @@ async fn a_grpc_message_is_taken_up_to_the_limit_and_refused_past_it() {
         // A name of that length is refused as well, but by who has read it.
         assert_eq!(refused.code(), expected, "{bytes}: {refused}");
     }
+}
+
+/// The most memory a process has had, in MiB.
+fn peak(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test]
+async fn a_body_does_not_take_memory_many_times_what_it_weighs() {
+    let system = together();
+    let tenant = system.tenant().await;
+    let (process, url) = gateway(system, &[], &[]);
+    let client = client(&url, tenant.client.key());
+    let before = peak(&process);
+    const LARGEST: usize = 16 * 1024 * 1024;
+    let filled = |begin: &str, one: &str, end: &str| {
+        let count = (LARGEST - begin.len() - end.len()) / one.len();
+        format!("{begin}{}{end}", one.repeat(count))
+    };
+    let keys: String = (0..900_000).map(|n| format!("\"k{n}\":1,")).collect();
+    for (name, body, expected) in [
+        ("numbers", filled(r#"{"displayName":"x","members":["#, "1,", "1]}"), 400),
+        ("arrays", filled(r#"{"displayName":"x","members":["#, "[],", "[]]}"), 400),
+        ("objects", filled(r#"{"displayName":"x","members":["#, "{},", "{}]}"), 400),
+        ("text", filled(r#"{"displayName":"x","nobodyKnowsThis":""#, "x", r#""}"#), 201),
+        ("keys", format!("{{\"displayName\":\"y\",{keys}\"z\":1}}"), 201),
+        ("brackets", "[".repeat(LARGEST), 400),
+        ("too large", "x".repeat(LARGEST + 1), 413),
+    ] {
+        let body = bytes::Bytes::from(body);
+        let answer = client.send_bytes(Method::POST, "/Groups", Some(body), &[]).await.unwrap();
+        assert_eq!(answer.status, expected, "{name}: {}", answer.text);
+        println!("{name}: {} MiB", peak(&process));
+    }
+    let grown = peak(&process) - before;
+    assert!(grown < 24 * 16, "{grown} MiB more for bodies of 16 MiB");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use crate::{root, run, tools};
 
-/// Checks licences, sources and versions that are there twice; with `--advisories` what RustSec
+/// Checks licences, sources and versions that are there twice; with `--advisories` what `RustSec`
 /// knows of, too, which is fetched from GitHub.
 pub(crate) fn check(options: &[String]) -> anyhow::Result<()> {
     let mut checks = vec!["licenses", "bans", "sources"];

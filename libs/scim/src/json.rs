@@ -1,6 +1,6 @@
 //! A strict reader of JSON: no key twice, no value that a database would choke on.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -24,9 +24,9 @@ pub fn parse(body: &[u8], limits: &Limits) -> Result<Value, Error> {
     if text.trim().is_empty() {
         return Err(syntax("the body is empty; expected a JSON object".into()));
     }
-    let refusal = RefCell::new(None);
+    let (refusal, left) = (RefCell::new(None), Cell::new(limits.json_values));
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Strict { depth: 0, deepest: limits.json_depth, refusal: &refusal }
+    Strict { depth: 0, limits, left: &left, refusal: &refusal }
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| {
@@ -54,7 +54,9 @@ struct Refusal {
 #[derive(Clone, Copy)]
 struct Strict<'a> {
     depth: usize,
-    deepest: usize,
+    limits: &'a Limits,
+    /// How many more values there may be.
+    left: &'a Cell<usize>,
     refusal: &'a RefCell<Option<Refusal>>,
 }
 
@@ -65,8 +67,9 @@ impl Strict<'_> {
     }
 
     fn deeper<E: de::Error>(self) -> Result<Self, E> {
-        if self.depth == self.deepest {
-            let what = format!("values nest deeper than {}", self.deepest);
+        let deepest = self.limits.json_depth;
+        if self.depth == deepest {
+            let what = format!("values nest deeper than {deepest}");
             return Err(self.refuse(ScimType::InvalidSyntax, what));
         }
         Ok(Self { depth: self.depth + 1, ..self })
@@ -84,6 +87,11 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let Some(left) = self.left.get().checked_sub(1) else {
+            let what = format!("there are more than {} values", self.limits.json_values);
+            return Err(self.refuse(ScimType::InvalidSyntax, what));
+        };
+        self.left.set(left);
         deserializer.deserialize_any(self)
     }
 }
@@ -203,6 +211,19 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             drop(parse(&body, &Limits::DEFAULT));
+        }
+    }
+
+    #[test]
+    fn so_many_values_are_read_and_not_one_more() {
+        let limits = Limits { json_values: 5, ..Limits::DEFAULT };
+        for (text, fits) in [
+            ("[1,2,3,4]", true),
+            ("[1,2,3,4,5]", false),
+            (r#"{"a":{"b":{"c":[0]}}}"#, true),
+            (r#"{"a":{"b":{"c":[0,0]}}}"#, false),
+        ] {
+            assert_eq!(parse(text.as_bytes(), &limits).is_ok(), fits, "{text}");
         }
     }
 }

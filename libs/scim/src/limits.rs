@@ -5,6 +5,9 @@
 pub struct Limits {
     /// How deep arrays and objects may nest; SCIM needs five.
     pub json_depth: usize,
+    /// The most values of a body, with those inside of others: each takes memory many times what it
+    /// takes in the text.
+    pub json_values: usize,
     /// The longest filter or path, in bytes.
     pub filter_bytes: usize,
     /// How deep a filter may nest.
@@ -21,6 +24,7 @@ impl Limits {
     /// What holds unless it is set otherwise.
     pub const DEFAULT: Self = Self {
         json_depth: 32,
+        json_values: 1_000_000,
         filter_bytes: 8 * 1_024,
         filter_depth: 16,
         filter_comparisons: 100,

@@ -387,13 +387,10 @@ fn check_quotes(text: &str, delimiter: u8) -> Result<u64, Problem> {
                             around the whole cell and double the quote inside.";
                 return Err(Problem::at(line, column, what));
             }
-            (before, c) => {
+            // A blank as well: a quote behind it begins no quoted cell for the reader.
+            (_, c) => {
                 filled |= !c.is_whitespace();
-                if c.is_whitespace() && before == State::Start {
-                    State::Start
-                } else {
-                    State::Plain
-                }
+                State::Plain
             }
         };
         if c == '\n' {
