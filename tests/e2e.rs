@@ -7,6 +7,7 @@ mod support;
 
 mod accounts;
 mod architecture;
+mod around;
 mod bulk;
 mod canary;
 mod check;

@@ -80,7 +80,7 @@ async fn one_trace_leads_from_the_request_through_four_processes_to_each_stateme
     let user = json!({
         "userName": "ann@northwind.example",
         "emails": [{"value": "ann@northwind.example", "type": "work", "primary": true}],
-        "urn:learnerbly:params:scim:schemas:2.0:User": {"approver": "bo@northwind.example"},
+        "urn:learnerbly:params:scim:schemas:2.0:User": {"approvers": ["bo@northwind.example"]},
     });
     traced(&tenant, http::Method::POST, "/Users", &user).await;
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use governor::clock::DefaultClock;
 use governor::state::keyed::HashMapStateStore;
@@ -13,6 +13,7 @@ use governor::{Quota, RateLimiter};
 use http::StatusCode;
 use ipnet::IpNet;
 use muster_proto::identity::v1::{ApiKey, Organisation};
+use muster_runtime::clock;
 use muster_runtime::metrics::{self, Counted};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, UpDownCounter};
@@ -88,9 +89,8 @@ impl Admission {
     pub(crate) fn learn(&self, secret: &str, key: &ApiKey, organisation: Organisation) -> Known {
         let now = Instant::now();
         let left = key.expire_time.map(|at| {
-            let at = SystemTime::UNIX_EPOCH
-                + Duration::from_secs(u64::try_from(at.seconds).unwrap_or_default());
-            at.duration_since(SystemTime::now()).unwrap_or_default()
+            let left = at.seconds - clock::now().unix_timestamp();
+            Duration::from_secs(u64::try_from(left).unwrap_or_default())
         });
         let known = Known {
             api_key_id: key.id.clone(),

@@ -12,7 +12,7 @@ mod history;
 mod kinds;
 mod mistakes;
 mod order;
-mod points;
+pub(crate) mod points;
 pub(crate) mod proxy;
 mod restored;
 mod rounds;

@@ -7,5 +7,7 @@ use time::OffsetDateTime;
 #[must_use]
 pub fn now() -> OffsetDateTime {
     let now = OffsetDateTime::now_utc();
+    #[cfg(feature = "failpoints")]
+    let now = now + crate::failpoint::clock_offset();
     now.replace_microsecond(now.microsecond()).unwrap_or(now)
 }

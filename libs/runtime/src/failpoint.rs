@@ -19,6 +19,15 @@ pub fn crash(point: &str) {
     fail::fail_point!(point, |_| std::process::abort());
 }
 
+/// How far the process' clock is from the others'; `MUSTER_CLOCK_OFFSET_SECONDS` says.
+pub(crate) fn clock_offset() -> time::Duration {
+    static OFFSET: std::sync::LazyLock<i64> = std::sync::LazyLock::new(|| {
+        let text = std::env::var("MUSTER_CLOCK_OFFSET_SECONDS").unwrap_or_default();
+        text.parse().unwrap_or_default()
+    });
+    time::Duration::seconds(*OFFSET)
+}
+
 /// Whether the mistake is to be made.
 #[must_use]
 pub fn is_on(mistake: &str) -> bool {
