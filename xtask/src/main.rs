@@ -1,5 +1,6 @@
 //! What a developer runs: `cargo xtask test` and its parts.
 
+mod bench;
 mod deny;
 mod faults;
 mod manifests;
@@ -23,6 +24,8 @@ cargo xtask sqlx          brings .sqlx up to date with the statements in service
 cargo xtask docs          brings the reference in docs/grpc.md up to date with the contracts
 cargo xtask manifests     renders deploy/kubernetes and checks it, with target/debug/muster
 cargo xtask monitoring    checks the alerts and the dashboard with Prometheus' own tool
+cargo xtask bench         loads Muster and the bare PostgreSQL below it in turn, and prints the
+                          ratios; bench telemetry: what tracing costs; --help for more
 cargo xtask deny          licences, sources and doubles among dependencies; with --advisories what
                           RustSec knows of, too
 cargo xtask sbom          prints what the program is made of, as CycloneDX
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         "sqlx" => statements::write(),
         "docs" => reference::write(),
         "sbom" => sbom::print(),
+        "bench" => bench::run_with(options),
         "deny" => deny::check(options),
         "manifests" => manifests::check(),
         "monitoring" => monitoring::check(),

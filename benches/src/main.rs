@@ -1,0 +1,186 @@
+//! Loads Muster, and the bare PostgreSQL below it, in turn on one machine, and prints what each
+//! reached and the ratio. `cargo xtask bench` builds and runs it; docs/performance.md says how to read
+//! what it prints.
+
+mod bare;
+mod load;
+mod operation;
+mod seed;
+mod sink;
+mod system;
+mod table;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::load::Outcome;
+use crate::operation::Operation;
+use crate::seed::Seed;
+use crate::system::{Composition, Machine};
+use crate::table::{Row, Table};
+
+#[derive(Debug, Parser)]
+#[command(about, version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What tracing one request in a hundred costs: rounds with and without it, in turn
+    Telemetry(TelemetryArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// How many users organisations have
+    #[arg(long, value_delimiter = ',', default_value = "1000,100000", value_name = "NUMBERS")]
+    users: Vec<u32>,
+    /// An organisation of 1,000,000 as well
+    #[arg(long)]
+    large: bool,
+    /// How many connections at once
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64", value_name = "NUMBERS")]
+    connections: Vec<usize>,
+    /// Which operations; all where none is said
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    only: Vec<String>,
+    /// Which compositions
+    #[arg(long, value_delimiter = ',', default_value = "one,four", value_name = "one,four")]
+    compositions: Vec<Composition>,
+    /// How long each is loaded
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    seconds: u64,
+    /// Where to write the table as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where the database is kept from one run to the next
+    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct TelemetryArgs {
+    /// How many rounds of each
+    #[arg(long, default_value_t = 8)]
+    rounds: u32,
+    /// How long a round is
+    #[arg(long, default_value_t = 4, value_name = "SECONDS")]
+    seconds: u64,
+    /// Where the database is kept from one run to the next
+    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
+    folder: PathBuf,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match cli.command {
+        None => run(cli.run).await,
+        Some(Command::Telemetry(args)) => telemetry(args).await,
+    }
+}
+
+async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let machine = Machine::start(&args.folder).await?;
+    let mut sizes = args.users.clone();
+    sizes.extend(args.large.then_some(1_000_000));
+    let mut seeds = Vec::new();
+    for size in sizes {
+        seeds.push(Seed::grow(&machine, size).await?);
+    }
+    bare::prepare(&machine, &seeds).await?;
+    let mut table = Table::default();
+    let sink = sink::start().await?;
+    let traced = traced(&sink);
+    let chosen =
+        |operation: &&Operation| args.only.is_empty() || args.only.contains(&operation.name());
+    for composition in args.compositions {
+        let system = machine.run(composition, &traced)?;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let idle = system.memory();
+        for seed in &seeds {
+            let fitting = operation::ALL.iter().filter(|operation| operation.fits(seed));
+            for &operation in fitting.filter(chosen) {
+                for &connections in &args.connections {
+                    let seconds = Duration::from_secs(args.seconds);
+                    let bare = bare::run(&machine, operation, seed, connections, seconds).await?;
+                    let cpu = system.cpu();
+                    let outcome = load::run(&system, operation, seed, connections, seconds).await?;
+                    let cpu = system.cpu().saturating_sub(cpu);
+                    let row =
+                        Row::new(composition, seed, operation, connections, &outcome, cpu, bare);
+                    eprintln!("{row}");
+                    table.push(row);
+                }
+            }
+        }
+        table.remember(composition, idle, system.memory());
+        system.check()?;
+        system.stop()?;
+    }
+    println!("{table}");
+    if let Some(file) = args.json {
+        std::fs::write(file, table.to_json()?)?;
+    }
+    machine.stop().await
+}
+
+/// One trace in a hundred, all metrics and logs, to a collector.
+fn traced(collector: &str) -> [(&str, &str); 4] {
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.01"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "10000"),
+    ]
+}
+
+/// Rounds with telemetry and without, in turn, so that what else the machine does falls on both.
+async fn telemetry(args: TelemetryArgs) -> anyhow::Result<()> {
+    let machine = Machine::start(&args.folder).await?;
+    let seed = Seed::grow(&machine, 1_000).await?;
+    let sink = sink::start().await?;
+    let exported = traced(&sink);
+    let seconds = Duration::from_secs(args.seconds);
+    for composition in [Composition::One, Composition::Four] {
+        let (with, without) =
+            (machine.run(composition, &exported)?, machine.run(composition, &[])?);
+        for operation in [Operation::GetUser, Operation::PatchActive] {
+            let (mut rates, mut ratios) = ([0.0; 2], Vec::new());
+            for round in 0..=args.rounds {
+                let mut pair = [0.0; 2];
+                // Who goes first changes, too.
+                for at in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
+                    let system = [&without, &with][at];
+                    let outcome: Outcome = load::run(system, operation, &seed, 16, seconds).await?;
+                    anyhow::ensure!(outcome.errors == 0, "{} errors", outcome.errors);
+                    pair[at] = outcome.rate();
+                }
+                // The first round is to warm up.
+                if round > 0 {
+                    rates = [rates[0] + pair[0], rates[1] + pair[1]];
+                    ratios.push(pair[1] / pair[0]);
+                }
+            }
+            ratios.sort_by(f64::total_cmp);
+            println!(
+                "{composition}, {}: without {:.0}, with {:.0} requests a second; {:.1} % of the \
+                 throughput is left, median of rounds {:.1} %",
+                operation.name(),
+                rates[0] / f64::from(args.rounds),
+                rates[1] / f64::from(args.rounds),
+                rates[1] / rates[0] * 100.0,
+                ratios[ratios.len() / 2] * 100.0,
+            );
+        }
+        with.stop()?;
+        without.stop()?;
+    }
+    machine.stop().await
+}
