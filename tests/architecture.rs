@@ -42,7 +42,7 @@ fn imports_point_one_way() {
             "muster-follower" => ["muster-runtime", "muster-proto"].contains(&imported),
             // The words that all feeds share, of `muster.feed.v1`.
             "muster-runtime" => imported == "muster-proto",
-            "xtask" => imported == "muster-local-postgres",
+            "xtask" | "muster-bench" => imported == "muster-local-postgres",
             _ => false,
         }
     };

@@ -66,6 +66,9 @@ struct RunArgs {
 
 #[derive(Debug, Args)]
 struct TelemetryArgs {
+    /// Which compositions
+    #[arg(long, value_delimiter = ',', default_value = "one,four", value_name = "one,four")]
+    compositions: Vec<Composition>,
     /// How many rounds of each
     #[arg(long, default_value_t = 8)]
     rounds: u32,
@@ -148,7 +151,7 @@ async fn telemetry(args: TelemetryArgs) -> anyhow::Result<()> {
     let sink = sink::start().await?;
     let exported = traced(&sink);
     let seconds = Duration::from_secs(args.seconds);
-    for composition in [Composition::One, Composition::Four] {
+    for composition in args.compositions {
         let (with, without) =
             (machine.run(composition, &exported)?, machine.run(composition, &[])?);
         for operation in [Operation::GetUser, Operation::PatchActive] {

@@ -91,6 +91,8 @@ async fn crash(cluster: &Cluster, office: &Office, random: &mut Random) -> (usiz
             for kind in 0..kinds::COUNT {
                 if kinds.contains(&kind) {
                     let on = format!("{point}=return");
+                    // What is still to be followed would crash it before it is up.
+                    cluster.drain().await.unwrap();
                     restart(cluster, part, &[("FAILPOINTS", &on)]).await;
                     armed += 1;
                 }

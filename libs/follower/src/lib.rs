@@ -90,8 +90,8 @@ pub struct Follower<K> {
     feed: Feed,
     users: Users,
     lag: Arc<Lag>,
-    /// Tells of each organisation of which this process has applied something.
-    applied: broadcast::Sender<OrganisationId>,
+    /// Tells of what this process has applied: of whom, in which organisation.
+    applied: broadcast::Sender<(OrganisationId, Arc<[UserId]>)>,
     life: Life,
     keeper: PhantomData<K>,
 }
@@ -135,12 +135,17 @@ impl<K: Keeper> Follower<K> {
         follower
     }
 
-    /// Waits until `look` finds what identity's feed brings to an organisation, for as long as the
-    /// caller does.
+    /// Waits until `look`, by one statement, finds what identity's feed brings of a user, for as long
+    /// as the caller does.
     ///
-    /// It looks again whenever this process has applied something of the organisation, and now and
-    /// then, since a replica may have done so.
-    pub async fn until<T, L>(&self, organisation: OrganisationId, look: L) -> Result<T, sqlx::Error>
+    /// It looks again when this process has applied something of the user, and now and then, since a
+    /// replica may have done so.
+    pub async fn until<T, L>(
+        &self,
+        organisation: OrganisationId,
+        user: UserId,
+        look: L,
+    ) -> Result<T, sqlx::Error>
     where
         L: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<Option<T>, sqlx::Error>>
             + Clone
@@ -151,12 +156,15 @@ impl<K: Keeper> Follower<K> {
         let mut applied = self.applied.subscribe();
         let mut pause = SOONEST;
         loop {
-            if let Some(found) = self.database.read(organisation, look.clone()).await? {
+            if let Some(found) = self.database.point(organisation, look.clone()).await? {
                 return Ok(found);
             }
             let heard = async {
                 // One who was too slow to hear everything looks, too.
-                while matches!(applied.recv().await, Ok(other) if other != organisation) {}
+                let another = |applied: &(OrganisationId, Arc<[UserId]>)| {
+                    applied.0 != organisation || !applied.1.contains(&user)
+                };
+                while matches!(applied.recv().await, Ok(applied) if another(&applied)) {}
             };
             tokio::select! {
                 () = heard => {}

@@ -1,12 +1,13 @@
 //! Following while one stream lasts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
 use muster_proto::identity::v1::{WatchChangesRequest, WatchChangesResponse};
 use muster_runtime::grpc::database_status;
-use muster_runtime::id::OrganisationId;
+use muster_runtime::id::{OrganisationId, UserId};
 use muster_runtime::{clock, telemetry};
 use time::OffsetDateTime;
 use tokio::task::{JoinError, JoinSet};
@@ -44,6 +45,9 @@ pub(crate) struct Message {
     pub traceparent: String,
 }
 
+/// An organisation's batch, of whom it was, and what came of it.
+type Applied = (OrganisationId, Arc<[UserId]>, Result<Advance, sqlx::Error>);
+
 /// An organisation's changes that have come and are not applied.
 #[derive(Debug, Default)]
 struct Pending {
@@ -68,7 +72,7 @@ struct Session<'a, K> {
     lost: VecDeque<OrganisationId>,
     listings: JoinSet<(OrganisationId, Result<Ended, Status>)>,
     /// Batches that are being applied, one an organisation: none waits for another's.
-    advances: JoinSet<(OrganisationId, usize, Result<Advance, sqlx::Error>)>,
+    advances: JoinSet<Applied>,
     /// Whose turn was last.
     last: Option<OrganisationId>,
     /// Organisations whose changes are not taken from this stream any more.
@@ -228,26 +232,25 @@ impl<K: Keeper> Session<'_, K> {
             pending.advancing = true;
             self.last = Some(organisation);
             let batch = pending.batch();
-            let (follower, count) = (self.follower.clone(), batch.len());
+            let (follower, users) =
+                (self.follower.clone(), batch.iter().map(|m| m.user.id).collect());
             self.advances.spawn(async move {
-                (organisation, count, follower.advance(organisation, batch).await)
+                (organisation, users, follower.advance(organisation, batch).await)
             });
         }
     }
 
-    fn advanced(
-        &mut self,
-        advanced: Result<(OrganisationId, usize, Result<Advance, sqlx::Error>), JoinError>,
-    ) {
+    fn advanced(&mut self, advanced: Result<Applied, JoinError>) {
         // Only a process that ends ends these otherwise.
-        let Ok((organisation, count, advanced)) = advanced else { return };
+        let Ok((organisation, users, advanced)) = advanced else { return };
+        let count = users.len();
         if let Some(pending) = self.pending.get_mut(&organisation) {
             pending.advancing = false;
         }
         match advanced {
             Ok(Advance::Done { .. }) => {
                 // An error says that nobody waits.
-                drop(self.follower.applied.send(organisation));
+                drop(self.follower.applied.send((organisation, users)));
                 self.done(organisation, count);
             }
             Ok(Advance::Busy) => self.pause(organisation, BUSY),

@@ -9,12 +9,17 @@ use opentelemetry::metrics::{Counter, Histogram};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
+use tokio::task::JoinError;
 use tracing::Instrument as _;
 
 use crate::feed;
 use crate::id::OrganisationId;
 use crate::life::Life;
 use crate::metrics::{self, number};
+
+mod point;
+
+use point::Points;
 
 /// How to reach a service's schema.
 #[derive(Clone)]
@@ -33,6 +38,8 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
+    /// None on Citus, whose workers hear of the organisation by `SET LOCAL` only.
+    points: Option<Points>,
     life: Life,
     metrics: Metrics,
 }
@@ -53,6 +60,14 @@ impl Metrics {
             pool: [pool_name(settings)],
         }
     }
+
+    /// Notes how long a connection was waited for, and whether in vain.
+    fn acquired(&self, begun: Instant, error: Option<&sqlx::Error>) {
+        self.wait.record(begun.elapsed().as_secs_f64(), &self.pool);
+        if matches!(error, Some(sqlx::Error::PoolTimedOut)) {
+            self.timeouts.add(1, &self.pool);
+        }
+    }
 }
 
 fn pool_name(settings: &Settings) -> KeyValue {
@@ -60,7 +75,12 @@ fn pool_name(settings: &Settings) -> KeyValue {
 }
 
 /// The server bounds time, since a dropped future must not: see [`Database::write`].
-const LIMITS: [(&str, &str); 3] = [
+///
+/// And it makes one plan for all values of a statement, once: what writes, and what reads one row, is
+/// a look-up by key, which under row-level security takes longer to plan than to run. Lists are
+/// planned for their values: see [`Database::read`].
+const LIMITS: [(&str, &str); 4] = [
+    ("plan_cache_mode", "force_generic_plan"),
     ("statement_timeout", "5000"),
     ("lock_timeout", "5000"),
     ("idle_in_transaction_session_timeout", "5000"),
@@ -80,12 +100,21 @@ impl Database {
         if let Some(role) = settings.role {
             options = options.options([("role", role)]);
         }
+        // Half of them for transactions, half for reads of one statement.
+        let most = settings.max_connections.div_ceil(2);
         let pool = PgPoolOptions::new()
-            .max_connections(settings.max_connections)
+            .max_connections(most)
             .acquire_timeout(ACQUIRE)
-            .connect_with(options)
+            // One that has gone is noticed by its `BEGIN`, without a round trip before it.
+            .test_before_acquire(false)
+            .connect_with(options.clone())
             .await?;
-        let database = Self { pool, life: life.clone(), metrics: Metrics::of(settings) };
+        let citus: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')")
+                .fetch_one(&pool)
+                .await?;
+        let points = (!citus).then(|| Points::new(options, most, ACQUIRE));
+        let database = Self { pool, points, life: life.clone(), metrics: Metrics::of(settings) };
         database.tell(settings);
         let needed = database.clone();
         life.needs("the database", move || {
@@ -121,10 +150,16 @@ impl Database {
     fn tell(&self, settings: &Settings) {
         let state =
             |state| vec![pool_name(settings), KeyValue::new("db.client.connection.state", state)];
-        let (idle, used) = (self.pool.clone(), self.pool.clone());
-        metrics::POOL_CONNECTIONS.gauge(state("idle"), move || Some(number(idle.num_idle())));
-        metrics::POOL_CONNECTIONS
-            .gauge(state("used"), move || Some(number(used.size()) - number(used.num_idle())));
+        let (idle, used) = (self.clone(), self.clone());
+        metrics::POOL_CONNECTIONS.gauge(state("idle"), move || {
+            let points = idle.points.as_ref().map_or(0, Points::idle);
+            Some(number(idle.pool.num_idle() + points))
+        });
+        let most = settings.max_connections.div_ceil(2);
+        metrics::POOL_CONNECTIONS.gauge(state("used"), move || {
+            let points = used.points.as_ref().map_or(0, |points| points.used(most));
+            Some(number(used.pool.size() + points) - number(used.pool.num_idle()))
+        });
         let most = number(settings.max_connections);
         metrics::POOL_MAX.gauge([pool_name(settings)], move || Some(most));
     }
@@ -184,9 +219,27 @@ impl Database {
     {
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
-             SET LOCAL muster.organisation_id = '{organisation}'"
+             SET LOCAL muster.organisation_id = '{organisation}'; \
+             SET LOCAL plan_cache_mode = auto"
         );
         self.run(begin, work).await
+    }
+
+    /// Runs `work`, one statement that reads, on a connection that sees the organisation's rows only:
+    /// in one round trip. What takes more than one statement needs [`Database::read`], to see all as
+    /// it is at one moment.
+    pub async fn point<T, E, F>(&self, organisation: OrganisationId, work: F) -> Result<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>
+            + Clone
+            + Send
+            + 'static,
+        T: Send + 'static,
+        E: From<sqlx::Error> + Send + 'static,
+    {
+        let Some(points) = self.points.clone() else { return self.read(organisation, work).await };
+        // In the caller's own task: where that hangs up, the connection is closed.
+        points.read(organisation, &self.metrics, work).await
     }
 
     /// Runs `work` in one read-only transaction that belongs to no organisation: it sees nothing
@@ -212,23 +265,13 @@ impl Database {
             return transaction(database, begin, work).await;
         }
         let task = self.life.spawn(transaction(database, begin, work).in_current_span());
-        match task.await {
-            Ok(result) => result,
-            Err(failure) => match failure.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // Nobody aborts these tasks; only a runtime that is shutting down does.
-                Err(_) => Err(sqlx::Error::PoolClosed.into()),
-            },
-        }
+        task.await.unwrap_or_else(failed)
     }
 
     async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        let asked = Instant::now();
+        let begun = Instant::now();
         let acquired = self.pool.acquire().await;
-        self.metrics.wait.record(asked.elapsed().as_secs_f64(), &self.metrics.pool);
-        if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
-            self.metrics.timeouts.add(1, &self.metrics.pool);
-        }
+        self.metrics.acquired(begun, acquired.as_ref().err());
         acquired
     }
 
@@ -249,6 +292,18 @@ impl Database {
     /// Closes every connection, after the transactions under way.
     pub async fn close(&self) {
         self.pool.close().await;
+        if let Some(points) = &self.points {
+            points.close().await;
+        }
+    }
+}
+
+/// What comes of a task that has not ended by itself.
+fn failed<T, E: From<sqlx::Error>>(failure: JoinError) -> Result<T, E> {
+    match failure.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // Nobody aborts these tasks; only a runtime that is shutting down does.
+        Err(_) => Err(sqlx::Error::PoolClosed.into()),
     }
 }
 
@@ -258,14 +313,27 @@ where
     F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
     E: From<sqlx::Error>,
 {
-    let mut connection = database.acquire().await?;
-    let failed = match connection.begin_with(AssertSqlSafe(begin)).await {
-        Ok(transaction) => return finish(transaction, work).await,
-        Err(error) => error,
-    };
-    // It may be inside a transaction that failed; the next borrower must not get it.
-    drop(connection.close().await);
-    Err(failed.into())
+    // As many as there may be may lead to a server that has gone.
+    let mut more = database.pool.size();
+    loop {
+        let mut connection = database.acquire().await?;
+        let failed = match connection.begin_with(AssertSqlSafe(begin.clone())).await {
+            Ok(transaction) => return finish(transaction, work).await,
+            Err(error) => error,
+        };
+        // It may be inside a transaction that failed; the next borrower must not get it.
+        drop(connection.close().await);
+        if more == 0 || !has_gone(&failed) {
+            return Err(failed.into());
+        }
+        more -= 1;
+    }
+}
+
+/// Whether what a connection led to is no longer there.
+fn has_gone(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    matches!(error, sqlx::Error::Io(_)) || matches!(code.as_deref(), Some("57P01" | "57P02"))
 }
 
 async fn finish<T, E, F>(mut transaction: Transaction<'_, Postgres>, work: F) -> Result<T, E>

@@ -36,13 +36,20 @@ fn integer(name: &str, text: Option<&str>) -> Result<Option<u64>, Error> {
 /// A `ListResponse`.
 #[must_use]
 pub fn response(total: u64, start_index: u64, resources: Vec<Value>) -> Value {
-    json!({
+    let mut response = whole(total, resources);
+    response["startIndex"] = start_index.into();
+    response
+}
+
+fn whole(total: u64, resources: Vec<Value>) -> Value {
+    let mut response = json!({
         "schemas": ["urn:ietf:params:scim:api:messages:2.0:ListResponse"],
         "totalResults": total,
-        "startIndex": start_index,
         "itemsPerPage": resources.len(),
-        "Resources": resources,
-    })
+    });
+    // Moved: the macro would copy them.
+    response["Resources"] = Value::Array(resources);
+    response
 }
 
 /// Where the pages around a page are (RFC 9865 §2); empty where there is none.
@@ -58,12 +65,7 @@ pub struct Cursors {
 /// and `previousCursor` where there are such pages.
 #[must_use]
 pub fn cursor_response(total: u64, cursors: Cursors, resources: Vec<Value>) -> Value {
-    let mut response = json!({
-        "schemas": ["urn:ietf:params:scim:api:messages:2.0:ListResponse"],
-        "totalResults": total,
-        "itemsPerPage": resources.len(),
-        "Resources": resources,
-    });
+    let mut response = whole(total, resources);
     for (name, cursor) in [("nextCursor", cursors.next), ("previousCursor", cursors.previous)] {
         if !cursor.is_empty() {
             response[name] = cursor.into();

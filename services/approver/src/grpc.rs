@@ -32,7 +32,7 @@ impl ApproverService for Approvers {
         let users = user_ids("user_ids", &request.user_ids)?;
         let users = self
             .database
-            .read(organisation, move |c| {
+            .point(organisation, move |c| {
                 Box::pin(store::batch_get(c, organisation, users, Vec::new()))
             })
             .await
@@ -145,7 +145,7 @@ impl ApproverService for Approvers {
         let revision = Revision(request.revision);
         let approvers = self
             .follower
-            .until(organisation, move |c| {
+            .until(organisation, user, move |c| {
                 Box::pin(store::at_revision(c, organisation, user, revision))
             })
             .await

@@ -256,7 +256,7 @@ impl GroupService for Groups {
         let ids: Vec<UserId> = request.user_ids.iter().filter_map(|id| id.parse().ok()).collect();
         let memberships = self
             .database
-            .read(organisation, move |c| Box::pin(membership::of_users(c, organisation, ids)))
+            .point(organisation, move |c| Box::pin(membership::of_users(c, organisation, ids)))
             .await
             .map_err(Error::Database)?;
         Ok(Response::new(BatchListGroupsOfUsersResponse { memberships }))
@@ -296,7 +296,7 @@ impl GroupService for Groups {
             .map_err(|_| Error::Invalid { field: "user_id", description: "is no UUID".into() })?;
         let revision = Revision(request.revision);
         self.follower
-            .until(organisation, move |c| {
+            .until(organisation, user, move |c| {
                 Box::pin(person::at_revision(c, organisation, user, revision))
             })
             .await

@@ -128,8 +128,8 @@ impl Visit for Statement {
 }
 
 impl Statement {
-    /// Makes the span that has just ended. Its text has placeholders where values are; only the
-    /// `BEGIN` of a transaction has its organisation in the text, and is shown without.
+    /// Makes the span that has just ended. Its text has placeholders where values are; only `BEGIN`
+    /// and `SET` have an organisation in the text, and are shown without.
     fn trace(self, tracer: &SdkTracer) {
         let text = if self.text.is_empty() { &self.summary } else { &self.text };
         let (operation, target) = operation_and_target(text);
@@ -141,7 +141,7 @@ impl Statement {
             KeyValue::new("db.system.name", "postgresql"),
             KeyValue::new("db.query.summary", summary.clone()),
         ];
-        if operation != "BEGIN" {
+        if !["BEGIN", "SET"].contains(&&*operation) {
             attributes.push(KeyValue::new("db.query.text", text.clone()));
             attributes.push(KeyValue::new(
                 "db.response.returned_rows",

@@ -103,7 +103,7 @@ impl ApiKeyService for Identity {
         let now = clock::now();
         let (key, organisation, stale) = self
             .database
-            .read(id, move |c| Box::pin(store::authenticate(c, id, hash, now)))
+            .point(id, move |c| Box::pin(store::authenticate(c, id, hash, now)))
             .await?;
         if stale {
             let noted = self.database.write(id, move |c| Box::pin(store::used(c, id, hash, now)));

@@ -106,7 +106,7 @@ impl SessionService for Identity {
         let now = clock::now();
         let (admin, organisation, stale) = self
             .database
-            .read(id, move |c| Box::pin(store::authenticate(c, id, hash, now)))
+            .point(id, move |c| Box::pin(store::authenticate(c, id, hash, now)))
             .await?;
         if stale && !unattended {
             let noted = self.database.write(id, move |c| Box::pin(store::used(c, id, hash, now)));

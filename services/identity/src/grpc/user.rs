@@ -49,7 +49,7 @@ impl UserService for Identity {
         let id = user_id(&request.id)?;
         let user = self
             .database
-            .read(organisation, move |c| Box::pin(store::get(c, organisation, id)))
+            .point(organisation, move |c| Box::pin(store::get(c, organisation, id)))
             .await?;
         Ok(Response::new(user))
     }
@@ -71,7 +71,7 @@ impl UserService for Identity {
         let ids: Vec<UserId> = request.ids.iter().filter_map(|id| id.parse().ok()).collect();
         let users = self
             .database
-            .read(organisation, move |c| {
+            .point(organisation, move |c| {
                 if request.ids_only {
                     Box::pin(store::batch_get_revisions(c, organisation, ids))
                 } else {
