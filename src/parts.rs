@@ -142,8 +142,7 @@ pub async fn identity(args: IdentityArgs) -> anyhow::Result<()> {
     let life = args.service.part.begin().await?;
     let settings = settings(args.database.url()?, muster_identity::SCHEMA);
     let (at_once, log) = (args.sign_ins_at_once.map(usize::from), args.log.settings());
-    let start =
-        || muster_identity::start(&settings, args.feed.settings(), log.clone(), at_once, &life);
+    let start = || muster_identity::start(&settings, args.feed.settings(), log, at_once, &life);
     let Some(routes) = once_the_database_answers(&life, start).await? else { return Ok(()) };
     serve(&args.service, args.grpc_listen, routes, muster_identity::SERVICES, life).await
 }
