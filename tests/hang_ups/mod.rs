@@ -225,7 +225,14 @@ async fn play(here: &mut Here, calls: &[Call]) {
     let mut next = 0;
     let mut total = 0;
     for call in calls {
-        let polls = here.hang_up(call, &mut next).await;
+        let mut polls = 1;
+        // A read whose answer is there at once is done at its first poll, now and then.
+        for _ in 0..100 {
+            polls = here.hang_up(call, &mut next).await;
+            if polls > 1 {
+                break;
+            }
+        }
         assert!(polls > 1, "{} is never dropped half-way", call.name);
         here.write_on(&mut next).await;
         total += polls - 1;

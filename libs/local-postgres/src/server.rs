@@ -61,7 +61,7 @@ impl Server {
             .arg("-k")
             .arg(socket_folder)
             .args(["-p", &socket::PORT.to_string(), "-c", "listen_addresses="])
-            .args(["-c", "unix_socket_permissions=0700", "-c", "max_connections=200"])
+            .args(["-c", "unix_socket_permissions=0700", "-c", "max_connections=400"])
             .args(["-c", "fsync=on", "-c", "log_destination=stderr", "-c", "logging_collector=off"])
             .stdin(Stdio::null())
             .stdout(output.try_clone().context("the server's log")?)

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -47,6 +48,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// How long idle connections are kept when the process ends.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// Serves HTTP/1.1 and HTTP/2 until the life ends, then lets requests under way finish.
 #[expect(clippy::missing_panics_doc, reason = "the semaphore is never closed")]
@@ -101,10 +105,22 @@ where
         drop(stream.set_nodelay(true));
         let begun = Arc::new(AtomicBool::new(false));
         let begins = begun.clone();
+        let is_http1 = Arc::new(AtomicBool::new(false));
+        let speaks = is_http1.clone();
         let service = service.clone().map_request(move |mut request: http::Request<Incoming>| {
             begins.store(true, Ordering::Relaxed);
+            speaks.store(request.version() < Version::HTTP_2, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer.ip()));
             request
+        });
+        let leaving = life.clone();
+        let service = service.map_response(move |mut answer: http::Response<B>| {
+            // So nobody sends the next request on a connection that is about to be closed.
+            if leaving.is_leaving() && is_http1.load(Ordering::Relaxed) {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
+            answer
         });
         let connection = builder
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
@@ -125,6 +141,8 @@ where
         });
     }
     drop(listener);
+    // A request may be on its way on a connection that looks idle.
+    tokio::time::sleep(LINGER).await;
     if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("connections were still open at the end of the drain, and were cut");
     }
