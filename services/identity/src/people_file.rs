@@ -361,7 +361,8 @@ fn check_quotes(text: &str, delimiter: u8) -> Result<u64, Problem> {
     let (mut line, mut column, mut rows, mut filled) = (1, 0, 0_u64, false);
     let mut opened = (1, 1);
     let mut state = State::Start;
-    for c in text.chars() {
+    let mut letters = text.chars().peekable();
+    while let Some(c) = letters.next() {
         column += 1;
         state = match (state, c) {
             (State::Quoted, '"') => State::Quote,
@@ -374,6 +375,12 @@ fn check_quotes(text: &str, delimiter: u8) -> Result<u64, Problem> {
                 rows += u64::from(filled);
                 filled = false;
                 State::Start
+            }
+            // The reader would end a line here, and count none.
+            (_, '\r') if letters.peek().is_some_and(|next| *next != '\n') => {
+                let what = "There is a carriage return that no line feed follows. Save the file as \
+                            “CSV UTF-8” and send it again.";
+                return Err(Problem::at(line, column, what));
             }
             (State::Quote, '\r') => State::Quote,
             (_, c) if c == delimiter => State::Start,
@@ -446,6 +453,8 @@ mod tests {
             (b"email\nann@x.example\nb\xffo\n", 3, 2, "not UTF-8"),
             (b"email\na\0b\n", 2, 2, "NUL"),
             (b"", 1, 1, "empty"),
+            (b"email\rann@x.example\rbo@x.example\r", 1, 6, "carriage return"),
+            (b"email,name\r\nann,\"Ann\"\rbo,Bo\r\n", 2, 10, "carriage return"),
             (b"name\nAnn\n", 1, 1, "no column"),
             (b"email,country,E-Mail\nx,y,z\n", 1, 15, "hold the same"),
             (b"email,name\nann,\"Ann\" Bell\n", 2, 10, "ends the cell"),
