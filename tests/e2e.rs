@@ -48,6 +48,7 @@ mod provider;
 mod races;
 mod raw_sockets;
 mod rolling;
+mod scans;
 mod schemas;
 mod sequential;
 mod sessions;

@@ -358,3 +358,35 @@ async fn a_search_of_both_types_goes_on_by_cursor() {
         assert_eq!(refused.at("/scimType"), "invalidCursor", "{cursor}: {}", refused.text);
     }
 }
+
+/// Pages by index, while users come and go before, between and behind them: each begins with exactly
+/// the user whose turn it is.
+#[tokio::test]
+async fn a_page_by_index_begins_where_it_should_whoever_came_or_went_since_the_last() {
+    for system in both() {
+        let client = system.tenant().await.client;
+        let create = async |name: String| {
+            let answer = client.post("/Users", &json!({"userName": name})).await.unwrap();
+            answer.at("/id").as_str().unwrap().to_owned()
+        };
+        let mut ids = Vec::new();
+        for n in 0..40 {
+            ids.push(create(format!("u{n}")).await);
+        }
+        // The first of a page, the last of one, somebody before, somebody behind, and who is new.
+        for (round, gone) in [0, 9, 17, 30].into_iter().enumerate() {
+            for start in [1, 6, 11, 16, 21, 36, 12, 40, 41, 60] {
+                let path = format!("/Users?startIndex={start}&count=5&attributes=id");
+                let answer = client.get(&path).await.unwrap();
+                let page = answer.at("/Resources").as_array().cloned().unwrap_or_default();
+                let found: Vec<_> = page.iter().map(|user| user["id"].as_str().unwrap()).collect();
+                let expected: Vec<_> = ids.iter().skip(start - 1).take(5).collect();
+                assert_eq!(found, expected, "{path} in round {round}");
+            }
+            let gone = ids.remove(gone);
+            let deleted = client.delete(&format!("/Users/{gone}")).await.unwrap();
+            assert_eq!(deleted.status, 204, "{}", deleted.text);
+            ids.push(create(format!("v{round}")).await);
+        }
+    }
+}

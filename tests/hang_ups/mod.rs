@@ -35,9 +35,9 @@ const MOST_POLLS: usize = 2_000;
 
 /// The parts in this process, so that their handlers can be polled by hand, beside four others on
 /// the same database.
-struct Here {
-    system: System,
-    tenant: Tenant,
+pub(crate) struct Here {
+    pub(crate) system: System,
+    pub(crate) tenant: Tenant,
     identity: Transport,
     group: Transport,
     approver: Transport,
@@ -57,13 +57,13 @@ struct Subject {
 }
 
 /// A call that can be made again and again.
-struct Call {
-    name: String,
+pub(crate) struct Call {
+    pub(crate) name: String,
     make: Box<dyn Fn(Subject) -> BoxFuture<'static, ()> + Send + Sync>,
 }
 
 impl Here {
-    async fn start(database: &str) -> Self {
+    pub(crate) async fn start(database: &str) -> Self {
         let system = System::start_apart(database);
         let tenant = system.tenant().await;
         let life = Life::new();
@@ -99,7 +99,7 @@ impl Here {
         Self { system, tenant, identity, group, approver, router, life, written: Vec::new() }
     }
 
-    fn users(&self) -> UserServiceClient<Transport> {
+    pub(crate) fn users(&self) -> UserServiceClient<Transport> {
         UserServiceClient::new(self.identity.clone())
     }
 
@@ -122,6 +122,24 @@ impl Here {
         let request = CreateGroupRequest { group: Some(group), ..CreateGroupRequest::default() };
         let group = self.groups().create_group(request).await.unwrap().into_inner().group.unwrap();
         Subject { number, user, group }
+    }
+
+    /// Every method and every route.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        let mut calls = rpcs::all(self);
+        calls.extend(routes::all(self));
+        calls
+    }
+
+    /// Makes a call about somebody new, to its end.
+    pub(crate) async fn make(&mut self, call: &Call, number: usize) {
+        let subject = self.subject(number).await;
+        (call.make)(subject).await;
+    }
+
+    /// Ends what runs in this process.
+    pub(crate) async fn end(self) {
+        self.life.drain().await;
     }
 
     /// Hangs up on a call after each number of polls until it completes before; how many that were.

@@ -225,6 +225,12 @@ impl System {
         &self.process(part).pid
     }
 
+    /// What the database server has written to its log so far.
+    pub(crate) fn database_log(&self) -> String {
+        let bytes = std::fs::read(self.data_dir.join("postgres.log")).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// How a role reaches the database.
     pub(crate) fn database_url(&self, role: &str) -> String {
         self.url_of(role, &self.database)

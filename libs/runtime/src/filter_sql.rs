@@ -121,9 +121,13 @@ impl Columns<'_> {
                         _ => None,
                     }
                 };
+                query.push("(");
+                if let Some((sql, text)) = self.looked_up(attribute, filter) {
+                    query.push(sql).push_bind((self.fold)(text)).push(") AND ");
+                }
                 query.push("EXISTS (SELECT FROM ").push(elements).push(" WHERE ");
                 Columns { find: &part, ..*self }.push(query, filter)?;
-                query.push(")");
+                query.push("))");
                 Ok(())
             }
             Kind::Ids(ids) => {
@@ -135,6 +139,23 @@ impl Columns<'_> {
                 query.push(sql).push(" = ANY (").push_bind(ids).push(")");
                 Ok(())
             }
+        }
+    }
+
+    /// A look-up that whoever has such a value of `attribute` is among, and of what.
+    fn looked_up<'f>(&self, attribute: &str, filter: &'f Filter) -> Option<(String, &'f str)> {
+        match filter.kind.as_ref()? {
+            Kind::All(filters) => {
+                filters.filters.iter().find_map(|filter| self.looked_up(attribute, filter))
+            }
+            Kind::Comparison(comparison) if comparison.operator() == Operator::Equal => {
+                let Some(Operand::Text(text)) = &comparison.operand else { return None };
+                match (self.find)(&format!("{attribute}.{}", comparison.attribute))? {
+                    Column::Lookup { sql, .. } => Some((sql, text)),
+                    _ => None,
+                }
+            }
+            _ => None,
         }
     }
 

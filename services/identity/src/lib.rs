@@ -57,6 +57,7 @@ struct Identity {
     database: Database,
     feed: Feed,
     passwords: Passwords,
+    places: store::user::Places,
     life: Life,
 }
 
@@ -74,7 +75,8 @@ pub async fn start(
     let feed = Feed::open("identity", database.clone(), life.clone(), feed).await?;
     life.spawn(provisioning_log::prune_for_ever(database.clone(), log, life.clone()));
     let passwords = Passwords::new(sign_ins_at_once);
-    let identity = Identity { database, feed, passwords, life: life.clone() };
+    let places = store::user::Places::default();
+    let identity = Identity { database, feed, passwords, places, life: life.clone() };
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))

@@ -102,9 +102,12 @@ impl UserService for Identity {
             skip: pages.skip,
             limit,
         };
+        let places = self.places.clone();
         let listed = self
             .database
-            .read(organisation, move |c| Box::pin(store::list(c, organisation, listing)))
+            .read(organisation, move |c| {
+                Box::pin(async move { store::list(c, organisation, listing, &places).await })
+            })
             .await?;
         let ends = listed.users.first().zip(listed.users.last());
         let ends =

@@ -124,7 +124,7 @@ async fn select(
         query.push(") AS named (user_id) ON named.user_id = l.user_id");
     }
     query.push(" WHERE l.organisation_id = ").push_bind(organisation);
-    push_condition(&mut query, search);
+    push_condition(&mut query, organisation, search);
     if let Source::Through(end) = source {
         query.push(if search.before.is_some() {
             " AND l.user_id >= "
@@ -154,7 +154,11 @@ fn push_place(query: &mut QueryBuilder<Postgres>, search: &Search) {
     }
 }
 
-fn push_condition(query: &mut QueryBuilder<Postgres>, search: &Search) {
+fn push_condition(
+    query: &mut QueryBuilder<Postgres>,
+    organisation: OrganisationId,
+    search: &Search,
+) {
     for part in &search.query.parts {
         // With the blank before the first word, as the parts have it.
         query.push(" AND strpos(' ' || l.words, ").push_bind(part.clone()).push(") > 0");
@@ -176,10 +180,13 @@ fn push_condition(query: &mut QueryBuilder<Postgres>, search: &Search) {
         Some("") => drop(query.push(" AND l.unknown_country IS NOT NULL")),
         Some(code) => drop(query.push(" AND l.unknown_country = ").push_bind(code.to_owned())),
     }
-    let columns = ["l.custom_field_1_key", "l.custom_field_2_key", "l.custom_field_3_key"];
+    let columns = ["custom_field_1_key", "custom_field_2_key", "custom_field_3_key"];
     for (column, key) in columns.into_iter().zip(&search.custom_fields) {
+        // The index that names the few who have a value is the other table's.
         if let Some(key) = key {
-            query.push(" AND ").push(column).push(" = ").push_bind(key.clone());
+            query.push(" AND l.user_id IN (SELECT u.user_id FROM identity.users AS u ");
+            query.push("WHERE u.organisation_id = ").push_bind(organisation);
+            query.push(" AND u.").push(column).push(" = ").push_bind(key.clone()).push(")");
         }
     }
     if let Some(among) = &search.among {

@@ -15,8 +15,10 @@ pub(crate) mod bulk;
 pub(crate) mod erase;
 mod filter;
 mod list;
+mod places;
 
 pub(crate) use list::{Listing, list};
+pub(crate) use places::Places;
 
 /// A stored user.
 #[derive(Debug, Clone)]

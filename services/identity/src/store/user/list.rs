@@ -8,6 +8,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row as _};
 
 use super::Row;
+use super::places::{Place, Places};
 use crate::Error;
 
 /// Which users to list.
@@ -38,6 +39,7 @@ pub(crate) async fn list(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     listing: Listing,
+    places: &Places,
 ) -> Result<Page, Error> {
     let head = feed::head(connection, organisation).await?;
     let total = match &listing.filter {
@@ -52,6 +54,13 @@ pub(crate) async fn list(
     if listing.limit == 0 || total == 0 {
         return Ok(page);
     }
+    let in_order_of_ids = listing.filter.is_none() && listing.order_by.is_empty();
+    let by_place = in_order_of_ids && listing.after.is_none() && listing.before.is_none();
+    let place = if by_place && listing.skip > 0 {
+        places.before(connection, organisation, listing.skip, head.position).await?
+    } else {
+        None
+    };
     let mut query = QueryBuilder::new(
         "SELECT u.user_id, u.revision, u.created_at, u.updated_at, u.origin, u.document,
                 o.default_locale
@@ -66,11 +75,26 @@ pub(crate) async fn list(
     if let Some(before) = listing.before {
         query.push(" AND u.user_id < ").push_bind(before);
     }
+    let mut skip = listing.skip;
+    if by_place && skip > 0 {
+        // Counted off in the index, without a look at those who are passed over.
+        query.push(
+            " AND u.user_id >= (SELECT p.user_id FROM identity.users AS p
+                                 WHERE p.organisation_id = ",
+        );
+        query.push_bind(organisation);
+        if let Some(place) = place {
+            query.push(" AND p.user_id > ").push_bind(place.last);
+        }
+        let rest = skip - place.map_or(0, |place| place.count);
+        query.push(" ORDER BY p.user_id LIMIT 1 OFFSET ").push_bind(rest).push(")");
+        skip = 0;
+    }
     query.push(" ORDER BY ");
     super::filter::push_order(&mut query, organisation, &listing.order_by)?;
     query.push(if listing.before.is_some() { "u.user_id DESC" } else { "u.user_id" });
     query.push(" LIMIT ").push_bind(listing.limit + 1);
-    query.push(" OFFSET ").push_bind(listing.skip);
+    query.push(" OFFSET ").push_bind(skip);
     for row in query.build().fetch_all(connection).await? {
         let row = Row {
             user_id: row.try_get("user_id")?,
@@ -88,6 +112,13 @@ pub(crate) async fn list(
     page.users.truncate(limit);
     if listing.before.is_some() {
         page.users.reverse();
+    }
+    if by_place
+        && page.more
+        && let Some(last) = page.users.last().and_then(|user| user.id.parse().ok())
+    {
+        let count = listing.skip + listing.limit;
+        places.remember(organisation, Place { count, last, head: head.position });
     }
     Ok(page)
 }
