@@ -55,8 +55,8 @@ const POINTS: [(&str, &[&str], &[usize]); 6] = [
         &[5, 6, 7, 8, 9, 10],
     ),
     // What follows users.
-    ("group", &["follow-before-cursor"], &[0, 1, 2, 3, 4, 11]),
-    ("approver", &["commit-before", "commit-after", "follow-before-cursor"], &[0, 1, 3, 4, 11]),
+    ("group", &["follow-before-commit"], &[0, 1, 2, 3, 4, 11]),
+    ("approver", &["commit-before", "commit-after", "follow-before-commit"], &[0, 1, 3, 4, 11]),
     // Where approvers come and go.
     ("approver", &["feed-before-lock", "feed-after-lock", "feed-before-send"], &[0, 11]),
     ("gateway", &["settle-before"], &[0, 1, 2, 3, 4, 11]),

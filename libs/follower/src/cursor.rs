@@ -61,31 +61,54 @@ pub(crate) async fn advance<K: Keeper>(
         return Ok(Advance::Done { appended: false });
     };
     let organisation = first.user.organisation;
-    let Some((sequence, listing)) = lock(connection, organisation).await? else {
-        return Ok(Advance::Busy);
-    };
-    if listing {
-        return Ok(Advance::Listing);
+    let (before, newest) = (first.sequence - 1, last.sequence);
+    let token = last.resume_token.clone();
+    let mut sequence = step(connection, organisation, before, newest, &token).await?;
+    if sequence.is_none() {
+        match lock(connection, organisation).await? {
+            None => return Ok(Advance::Busy),
+            Some((_, true)) => return Ok(Advance::Listing),
+            Some((sequence, _)) if newest <= sequence => {
+                return Ok(Advance::Done { appended: false });
+            }
+            Some((sequence, _)) if before > sequence => return Ok(Advance::Gap),
+            // It is the organisation's first, or whoever held the row has just let it go.
+            Some(_) => sequence = step(connection, organisation, before, newest, &token).await?,
+        }
     }
-    if last.sequence <= sequence {
-        return Ok(Advance::Done { appended: false });
-    }
-    if first.sequence > sequence + 1 {
-        return Ok(Advance::Gap);
-    }
-    let (newest, resume_token) = (last.sequence, last.resume_token.clone());
+    let Some(sequence) = sequence else { return Ok(Advance::Busy) };
     let users = batch.into_iter().filter(|message| message.sequence > sequence);
     let users = users.map(|message| message.user).collect();
     let appended = K::apply(&mut *connection, users, Take::Newer).await?;
     #[cfg(feature = "failpoints")]
-    muster_runtime::failpoint::crash("follow-before-cursor");
-    sqlx::query("UPDATE cursor SET sequence = $2, resume_token = $3 WHERE organisation_id = $1")
-        .bind(organisation)
-        .bind(newest)
-        .bind(resume_token)
-        .execute(connection)
-        .await?;
+    muster_runtime::failpoint::crash("follow-before-commit");
     Ok(Advance::Done { appended })
+}
+
+/// Brings the cursor from a sequence, or one after it, to another, and holds it until the
+/// transaction ends; where it was. None where it was elsewhere, the organisation is being listed
+/// afresh, or another replica holds the row.
+async fn step(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    from: i64,
+    to: i64,
+    resume_token: &str,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "UPDATE cursor AS c SET sequence = $3, resume_token = $4
+           FROM (SELECT organisation_id, sequence FROM cursor
+                  WHERE organisation_id = $1 FOR UPDATE SKIP LOCKED) AS held
+          WHERE c.organisation_id = $1 AND held.organisation_id = $1 AND c.listing IS NULL
+            AND held.sequence >= $2 AND held.sequence < $3
+         RETURNING held.sequence",
+    )
+    .bind(organisation)
+    .bind(from)
+    .bind(to)
+    .bind(resume_token)
+    .fetch_optional(connection)
+    .await
 }
 
 /// The sequence that the organisation has come to and whether it is being listed afresh; none where

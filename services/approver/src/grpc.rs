@@ -50,7 +50,7 @@ impl ApproverService for Approvers {
         let approvers = user_ids("approver_ids", &request.approver_ids)?;
         let approvers = self
             .database
-            .read(organisation, move |c| Box::pin(store::approvees(c, organisation, approvers)))
+            .point(organisation, move |c| Box::pin(store::approvees(c, organisation, approvers)))
             .await
             .map_err(Error::Database)?;
         Ok(Response::new(BatchListApproveesResponse { approvers }))
@@ -71,7 +71,7 @@ impl ApproverService for Approvers {
             .unzip();
         let allowed = self
             .database
-            .read(organisation, move |c| Box::pin(store::check(c, organisation, approvers, users)))
+            .point(organisation, move |c| Box::pin(store::check(c, organisation, approvers, users)))
             .await
             .map_err(Error::Database)?;
         Ok(Response::new(BatchCheckApprovalsResponse { allowed }))
@@ -106,7 +106,7 @@ impl ApproverService for Approvers {
         let organisation = organisation_id(&request.into_inner().organisation_id)?;
         let head = self
             .database
-            .read(organisation, move |c| Box::pin(feed::head(c, organisation)))
+            .point(organisation, move |c| Box::pin(feed::head(c, organisation)))
             .await
             .map_err(Error::Database)?;
         let (declared_count, in_force_count) = (head.total, head.active);

@@ -14,18 +14,18 @@ use sqlx::PgConnection;
 
 use super::person::{self, Stored};
 use super::{approver, declaration};
-use crate::declaration::{Declared, Person, Snapshot};
+use crate::declaration::{Person, Snapshot};
 
 /// A user whose state is taken, and what was known of them.
 struct Taken {
     person: Person,
     old: Option<Stored>,
-    declared_before: Vec<Declared>,
 }
 
 impl Taken {
     fn redeclared(&self) -> bool {
-        self.declared_before != self.person.declared
+        let before = self.old.as_ref().map_or(&[][..], |old| &old.declared);
+        before != self.person.declared
     }
 
     /// Whether others see something else of the user than before: also of one who had neither an
@@ -141,18 +141,14 @@ async fn meet(
     segment: BTreeMap<UserId, Person>,
     stored: &mut BTreeMap<UserId, Stored>,
 ) -> Result<Vec<Taken>, sqlx::Error> {
-    let (known, unknown): (Vec<&Person>, Vec<&Person>) =
-        segment.values().partition(|person| stored.contains_key(&person.id));
+    let unknown: Vec<&Person> =
+        segment.values().filter(|person| !stored.contains_key(&person.id)).collect();
     if !unknown.is_empty() {
         person::insert(connection, organisation, unknown).await?;
     }
-    let known = known.into_iter().map(|person| person.id).collect();
-    let mut declared = declaration::of(connection, organisation, known).await?;
-    let taken = segment.into_values().map(|person| Taken {
-        old: stored.insert(person.id, Stored::of(&person)),
-        declared_before: declared.remove(&person.id).unwrap_or_default(),
-        person,
-    });
+    let taken = segment
+        .into_values()
+        .map(|person| Taken { old: stored.insert(person.id, Stored::of(&person)), person });
     Ok(taken.collect())
 }
 
@@ -163,7 +159,7 @@ async fn concerned(
     organisation: OrganisationId,
     taken: &[&Taken],
 ) -> Result<BTreeSet<UserId>, sqlx::Error> {
-    let declaring = taken.iter().filter(|t| t.redeclared() || !t.declared_before.is_empty());
+    let declaring = taken.iter().filter(|t| t.redeclared());
     let mut concerned: BTreeSet<UserId> = declaring.map(|t| t.person.id).collect();
     let moved: Vec<&&Taken> = taken.iter().filter(|t| t.moved()).collect();
     if !moved.is_empty() {

@@ -1,36 +1,9 @@
 //! Who was declared to approve for whom.
 
-use std::collections::BTreeMap;
-
 use muster_runtime::id::{OrganisationId, UserId};
 use sqlx::PgConnection;
 
 use crate::declaration::{Declared, Person};
-
-/// What each of these users has declared, in order.
-pub(super) async fn of(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    users: Vec<UserId>,
-) -> Result<BTreeMap<UserId, Vec<Declared>>, sqlx::Error> {
-    if users.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let rows = sqlx::query!(
-        r#"SELECT user_id AS "user_id: UserId", email, email_key FROM approver.declaration
-            WHERE organisation_id = $1 AND user_id = ANY ($2) ORDER BY user_id, position"#,
-        organisation as OrganisationId,
-        users as Vec<UserId>,
-    )
-    .fetch_all(connection)
-    .await?;
-    let mut declared: BTreeMap<UserId, Vec<Declared>> = BTreeMap::new();
-    for row in rows {
-        let one = Declared { email: row.email, key: row.email_key };
-        declared.entry(row.user_id).or_default().push(one);
-    }
-    Ok(declared)
-}
 
 /// The users who are linked to one of these, or declared one of these addresses.
 pub(super) async fn concerned(

@@ -7,8 +7,8 @@ use muster_runtime::BoxFuture;
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 
-use super::{apply, declaration};
-use crate::declaration::Person;
+use super::apply;
+use crate::declaration::{Declared, Person};
 
 /// What the approver service keeps of identity's users.
 #[derive(Debug)]
@@ -46,24 +46,24 @@ impl Keeper for People {
 /// What is stored of a person.
 #[derive(Debug)]
 pub(super) struct Stored {
-    user_id: UserId,
     pub(super) revision: Revision,
     pub(super) active: bool,
     deleted: bool,
     pub(super) email: String,
     pub(super) email_key: Option<String>,
+    pub(super) declared: Vec<Declared>,
 }
 
 impl Stored {
     /// What is stored of a person once their state is taken.
     pub(super) fn of(person: &Person) -> Self {
         Self {
-            user_id: person.id,
             revision: person.revision,
             active: person.active,
             deleted: person.deleted,
             email: person.email.clone(),
             email_key: person.email_key.clone(),
+            declared: person.declared.clone(),
         }
     }
 }
@@ -100,17 +100,35 @@ pub(super) async fn get(
     organisation: OrganisationId,
     users: Vec<UserId>,
 ) -> Result<BTreeMap<UserId, Stored>, sqlx::Error> {
-    let rows = sqlx::query_as!(
-        Stored,
-        r#"SELECT user_id AS "user_id: UserId", revision AS "revision: Revision", active, deleted,
-                  email, email_key
-             FROM approver.person WHERE organisation_id = $1 AND user_id = ANY ($2)"#,
+    let rows = sqlx::query!(
+        r#"SELECT p.user_id AS "user_id: UserId", p.revision AS "revision: Revision", p.active,
+                  p.deleted, p.email, p.email_key, d.emails AS "emails!", d.keys AS "keys!"
+             FROM approver.person AS p
+            CROSS JOIN LATERAL
+                  (SELECT coalesce(array_agg(email ORDER BY position), '{}') AS emails,
+                          coalesce(array_agg(email_key ORDER BY position), '{}') AS keys
+                     FROM approver.declaration
+                    WHERE organisation_id = $1 AND user_id = p.user_id) AS d
+            WHERE p.organisation_id = $1 AND p.user_id = ANY ($2)"#,
         organisation as OrganisationId,
         users as Vec<UserId>,
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.user_id, row)).collect())
+    let stored = rows.into_iter().map(|row| {
+        let declared = row.emails.into_iter().zip(row.keys);
+        let declared = declared.map(|(email, key)| Declared { email, key }).collect();
+        let stored = Stored {
+            revision: row.revision,
+            active: row.active,
+            deleted: row.deleted,
+            email: row.email,
+            email_key: row.email_key,
+            declared,
+        };
+        (row.user_id, stored)
+    });
+    Ok(stored.collect())
 }
 
 /// Notes users of whom nothing was known.
@@ -174,26 +192,14 @@ async fn differing(
     organisation: OrganisationId,
     users: Vec<FollowedUser>,
 ) -> Result<Vec<UserId>, sqlx::Error> {
-    let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
-    let rows = sqlx::query_as!(
-        Stored,
-        r#"SELECT user_id AS "user_id: UserId", revision AS "revision: Revision", active, deleted,
-                  email, email_key
-             FROM approver.person WHERE organisation_id = $1 AND user_id = ANY ($2)"#,
-        organisation as OrganisationId,
-        ids.clone() as Vec<UserId>,
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    let stored: BTreeMap<UserId, Stored> = rows.into_iter().map(|row| (row.user_id, row)).collect();
-    let mut declared = declaration::of(connection, organisation, ids).await?;
-    let mut differs = |person: Person| match stored.get(&person.id) {
+    let ids = users.iter().map(|user| user.id).collect();
+    let stored = get(connection, organisation, ids).await?;
+    let differs = |person: Person| match stored.get(&person.id) {
         Some(stored) if person.deleted => !stored.deleted,
         Some(stored) => {
-            let declared = declared.remove(&person.id).unwrap_or_default();
             (stored.revision, stored.active, stored.deleted, &stored.email)
                 != (person.revision, person.active, false, &person.email)
-                || declared != person.declared
+                || stored.declared != person.declared
         }
         None => !person.deleted,
     };
