@@ -230,3 +230,50 @@ async fn every_table_has_row_level_security_and_every_key_begins_with_the_organi
     // A slug finds its organisation, so it is looked up without one.
     assert_eq!(keys, ["identity.organisation_slug_key"]);
 }
+
+/// The script for Citus distributes every table of an organisation, those that others refer to
+/// before them, and leaves only what belongs to none.
+#[tokio::test]
+async fn the_script_for_citus_distributes_every_table_of_an_organisation() {
+    let script = include_str!("../deploy/citus/distribute.sql");
+    let named = |line: &str, function: &str| {
+        let rest = line.strip_prefix(&format!("SELECT {function}('"))?;
+        rest.split('\'').next().map(str::to_owned)
+    };
+    let distributed: Vec<String> =
+        script.lines().filter_map(|line| named(line, "create_distributed_table")).collect();
+    let everywhere: Vec<String> =
+        script.lines().filter_map(|line| named(line, "create_reference_table")).collect();
+    assert_eq!(everywhere, ["identity.organisation"]);
+
+    let url = together().database_url("postgres");
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT schemaname || '.' || tablename FROM pg_tables
+          WHERE schemaname IN ('identity', 'groups', 'approver')",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    let stays = |table: &String| table.ends_with(".feed_key") || table.contains("._sqlx_");
+    let mut expected: Vec<&String> =
+        tables.iter().filter(|table| !stays(table) && !everywhere.contains(table)).collect();
+    let mut found: Vec<&String> = distributed.iter().collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+
+    let references: Vec<(String, String)> = sqlx::query_as(
+        "SELECT k.conrelid::regclass::text, k.confrelid::regclass::text FROM pg_constraint AS k
+          WHERE k.contype = 'f' AND k.connamespace IN
+                ('identity'::regnamespace, 'groups'::regnamespace, 'approver'::regnamespace)",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert!(references.len() > 5, "{references:?}");
+    for (from, to) in references {
+        let place = |table: &str| distributed.iter().position(|name| name == table);
+        assert!(place(&to) < place(&from), "{from} refers to {to}");
+    }
+}
