@@ -13,7 +13,10 @@ use crate::seed::Seed;
 use crate::system::Machine;
 
 /// Makes the tables afresh.
-pub(crate) async fn prepare(machine: &Machine, seeds: &[Seed]) -> anyhow::Result<()> {
+pub(crate) async fn prepare(
+    machine: &Machine,
+    seeds: impl Iterator<Item = &Seed>,
+) -> anyhow::Result<()> {
     let mut sql = PgConnection::connect(&machine.url("postgres")).await?;
     sql.execute(
         "DROP SCHEMA IF EXISTS bare CASCADE; CREATE SCHEMA bare;
@@ -32,7 +35,7 @@ pub(crate) async fn prepare(machine: &Machine, seeds: &[Seed]) -> anyhow::Result
     for seed in seeds {
         let table = format!("bare.users_{}", seed.size);
         let copy = format!(
-            "CREATE TABLE {table} AS
+            "DROP TABLE IF EXISTS {table}; CREATE TABLE {table} AS
              SELECT organisation_id,
                     ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid AS user_id,
                     revision, created_at, updated_at, active, user_name_key, document

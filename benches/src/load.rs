@@ -63,21 +63,21 @@ impl Connection {
     }
 }
 
-/// Loads a system with one operation on one organisation.
+/// Loads a system with one operation on organisations, each connection on one.
 pub(crate) async fn run(
     system: &System,
     operation: Operation,
-    seed: &Seed,
+    seeds: &[Seed],
     connections: usize,
     length: Duration,
 ) -> anyhow::Result<Outcome> {
     let mut open = Vec::new();
-    for _ in 0..connections {
-        open.push(Connection::open(&system.address, &seed.key).await?);
+    for seed in seeds.iter().cycle().take(connections) {
+        open.push((Connection::open(&system.address, &seed.key).await?, seed));
     }
     let begun = Instant::now();
     let until = begun + length;
-    let tasks = open.into_iter().map(async |mut connection| {
+    let tasks = open.into_iter().map(async |(mut connection, seed)| {
         let (mut times, mut errors, mut random) =
             (Vec::new(), 0, SmallRng::from_rng(&mut rand::rng()));
         for turn in 0.. {

@@ -47,6 +47,9 @@ struct RunArgs {
     /// How many connections at once
     #[arg(long, value_delimiter = ',', default_value = "1,16,64", value_name = "NUMBERS")]
     connections: Vec<usize>,
+    /// How many organisations of 1,000 users are written to at once, too; 1 for none
+    #[arg(long, default_value_t = 16, value_name = "NUMBER")]
+    organisations: u32,
     /// Which operations; all where none is said
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     only: Vec<String>,
@@ -95,29 +98,39 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     sizes.extend(args.large.then_some(1_000_000));
     let mut seeds = Vec::new();
     for size in sizes {
-        seeds.push(Seed::grow(&machine, size).await?);
+        seeds.push(Seed::grow(&machine, size, 0).await?);
     }
-    bare::prepare(&machine, &seeds).await?;
+    let mut many = Vec::new();
+    if args.organisations > 1 {
+        for number in 1..=args.organisations {
+            many.push(Seed::grow(&machine, 1_000, number).await?);
+        }
+    }
+    bare::prepare(&machine, seeds.iter().chain(many.first())).await?;
     let mut table = Table::default();
     let sink = sink::start().await?;
     let traced = traced(&sink);
     let chosen =
         |operation: &&Operation| args.only.is_empty() || args.only.contains(&operation.name());
+    let seconds = Duration::from_secs(args.seconds);
     for composition in args.compositions {
         let system = machine.run(composition, &traced)?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         let idle = system.memory();
-        for seed in &seeds {
-            let fitting = operation::ALL.iter().filter(|operation| operation.fits(seed));
+        let alone = seeds.iter().map(|seed| (std::slice::from_ref(seed), &operation::ALL[..]));
+        let together = (!many.is_empty()).then_some((&many[..], &operation::WRITES[..]));
+        for (seeds, operations) in alone.chain(together) {
+            let fitting = operations.iter().filter(|operation| operation.fits(&seeds[0]));
             for &operation in fitting.filter(chosen) {
                 for &connections in &args.connections {
-                    let seconds = Duration::from_secs(args.seconds);
-                    let bare = bare::run(&machine, operation, seed, connections, seconds).await?;
+                    let bare =
+                        bare::run(&machine, operation, &seeds[0], connections, seconds).await?;
                     let cpu = system.cpu();
-                    let outcome = load::run(&system, operation, seed, connections, seconds).await?;
+                    let outcome =
+                        load::run(&system, operation, seeds, connections, seconds).await?;
                     let cpu = system.cpu().saturating_sub(cpu);
                     let row =
-                        Row::new(composition, seed, operation, connections, &outcome, cpu, bare);
+                        Row::new(composition, seeds, operation, connections, &outcome, cpu, bare);
                     eprintln!("{row}");
                     table.push(row);
                 }
@@ -147,7 +160,7 @@ fn traced(collector: &str) -> [(&str, &str); 4] {
 /// Rounds with telemetry and without, in turn, so that what else the machine does falls on both.
 async fn telemetry(args: TelemetryArgs) -> anyhow::Result<()> {
     let machine = Machine::start(&args.folder).await?;
-    let seed = Seed::grow(&machine, 1_000).await?;
+    let seed = Seed::grow(&machine, 1_000, 0).await?;
     let sink = sink::start().await?;
     let exported = traced(&sink);
     let seconds = Duration::from_secs(args.seconds);
@@ -161,7 +174,9 @@ async fn telemetry(args: TelemetryArgs) -> anyhow::Result<()> {
                 // Who goes first changes, too.
                 for at in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
                     let system = [&without, &with][at];
-                    let outcome: Outcome = load::run(system, operation, &seed, 16, seconds).await?;
+                    let outcome: Outcome =
+                        load::run(system, operation, std::slice::from_ref(&seed), 16, seconds)
+                            .await?;
                     anyhow::ensure!(outcome.errors == 0, "{} errors", outcome.errors);
                     pair[at] = outcome.rate();
                 }

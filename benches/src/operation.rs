@@ -21,9 +21,12 @@ pub(crate) enum Operation {
     Member(u32),
     /// A group of so many with its members.
     GetGroup(u32),
+    /// A hundred of an import, page after page from the given one on; or the first page again and
+    /// again.
+    Import(u32),
 }
 
-pub(crate) const ALL: [Operation; 9] = [
+pub(crate) const ALL: [Operation; 11] = [
     Operation::GetUser,
     Operation::FilterUserName,
     Operation::List100,
@@ -33,7 +36,13 @@ pub(crate) const ALL: [Operation; 9] = [
     Operation::Member(10),
     Operation::Member(100_000),
     Operation::GetGroup(10_000),
+    Operation::Import(1),
+    Operation::Import(900),
 ];
+
+/// What is sent to many organisations at once, too.
+pub(crate) const WRITES: [Operation; 3] =
+    [Operation::PatchActive, Operation::PutUser, Operation::PostUser];
 
 /// A request to send.
 pub(crate) struct Request {
@@ -53,6 +62,7 @@ impl Operation {
             Self::PostUser => "post-user".into(),
             Self::Member(size) => format!("member-of-{size}"),
             Self::GetGroup(size) => format!("get-group-of-{size}"),
+            Self::Import(page) => format!("import-page-{page}"),
         }
     }
 
@@ -60,6 +70,7 @@ impl Operation {
     pub(crate) fn fits(self, seed: &Seed) -> bool {
         match self {
             Self::Member(size) | Self::GetGroup(size) => seed.groups.contains_key(&size),
+            Self::Import(page) => seed.size >= page * 100 && seed.size >= 100_000,
             _ => true,
         }
     }
@@ -106,6 +117,11 @@ impl Operation {
                 send(Method::PATCH, format!("/scim/v2/Groups/{group}"), patch(operation))
             }
             Self::GetGroup(size) => get(format!("/scim/v2/Groups/{}", seed.groups[&size])),
+            Self::Import(page) => {
+                let page = if page == 1 { 1 } else { u64::from(page) + turn % 100 };
+                let start = (page - 1) * 100 + 1;
+                get(format!("/scim/v2/Users?startIndex={start}&count=100"))
+            }
         }
     }
 
@@ -140,7 +156,7 @@ impl Operation {
                 "SELECT {columns} FROM {users}
                   WHERE {of} user_name_key = 'user-' || :n::int || '@bench.example'"
             )]),
-            Self::List100 => lines(&[format!(
+            Self::List100 | Self::Import(_) => lines(&[format!(
                 "SELECT {columns} FROM {users} WHERE {of} user_id >= {user}
                   ORDER BY user_id LIMIT 100"
             )]),

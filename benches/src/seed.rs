@@ -38,10 +38,13 @@ const CONNECTIONS: usize = 32;
 
 impl Seed {
     /// The organisation of that size; made where there is none yet.
-    pub(crate) async fn grow(machine: &Machine, size: u32) -> anyhow::Result<Self> {
-        let file = machine.folder().join(format!("seed-{size}.json"));
+    ///
+    /// There may be several of a size, told apart by `number`.
+    pub(crate) async fn grow(machine: &Machine, size: u32, number: u32) -> anyhow::Result<Self> {
+        let name = if number == 0 { format!("{size}") } else { format!("{size}-{number}") };
+        let file = machine.folder().join(format!("seed-{name}.json"));
         if !file.exists() {
-            let kept = make(machine, size).await?;
+            let kept = make(machine, size, &name).await?;
             std::fs::write(&file, serde_json::to_string(&kept)?)?;
         }
         let kept: Kept = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
@@ -90,9 +93,9 @@ pub(crate) fn person(name: &str) -> Value {
 }
 
 /// The initial sync: look for each, create each; then groups.
-async fn make(machine: &Machine, size: u32) -> anyhow::Result<Kept> {
+async fn make(machine: &Machine, size: u32, name: &str) -> anyhow::Result<Kept> {
     let system = machine.run(Composition::One, &[])?;
-    let slug = format!("bench-{size}-{:x}", std::process::id());
+    let slug = format!("bench-{name}-{:x}", std::process::id());
     system.operate(&["organisation", "create", "--slug", &slug, "--name", "Bench"])?;
     let key =
         system.operate(&["api-key", "create", "--organisation", &slug, "--label", "Bench"])?;

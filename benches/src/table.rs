@@ -14,6 +14,8 @@ use crate::system::{Composition, Memory};
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     composition: String,
+    organisations: usize,
+    /// Of each of them.
     users: u32,
     operation: String,
     connections: usize,
@@ -47,7 +49,7 @@ struct Remembered {
 impl Row {
     pub(crate) fn new(
         composition: Composition,
-        seed: &Seed,
+        seeds: &[Seed],
         operation: Operation,
         connections: usize,
         outcome: &Outcome,
@@ -57,7 +59,8 @@ impl Row {
         let milliseconds = |time: Duration| time.as_secs_f64() * 1_000.0;
         Self {
             composition: composition.to_string(),
-            users: seed.size,
+            organisations: seeds.len(),
+            users: seeds[0].size,
             operation: operation.name(),
             connections,
             requests_per_second: outcome.rate(),
@@ -75,8 +78,9 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "| {} | {} | {} | {} | {:.0} | {:.1} | {:.1} | {:.2} | {:.0} | {:.0} % | {} |",
+            "| {} | {} × {} | {} | {} | {:.0} | {:.1} | {:.1} | {:.2} | {:.0} | {:.0} % | {} |",
             self.composition,
+            self.organisations,
             self.users,
             self.operation,
             self.connections,
