@@ -90,7 +90,7 @@ async fn one_trace_leads_from_the_request_through_four_processes_to_each_stateme
             let spans = collector.spans().into_iter().filter(|s| s.trace_id == TRACE);
             let tree = Tree::of(spans.collect());
             let has = |name: &str| tree.spans.iter().any(|span| span.name == name);
-            let whole = has("COMMIT") && has("SELECT approver.declaration");
+            let whole = has("COMMIT") && has("SELECT approver.person");
             (tree.below(CALLER).len() == 1 && whole).then_some(tree)
         })
         .await;

@@ -64,6 +64,33 @@ impl Served {
     pub fn new(routes: Routes) -> Self {
         Self { routes: routes.prepare(), duration: metrics::RPC_SERVER_DURATION.histogram() }
     }
+
+    /// Answers a call, of this process or another. One of this process is in its caller's trace and
+    /// deadline already.
+    pub(crate) fn answer(
+        mut self,
+        request: http::Request<Body>,
+    ) -> impl Future<Output = http::Response<Body>> + Send {
+        let limit = request
+            .headers()
+            .get("grpc-timeout")
+            .and_then(|value| deadline::from_header(value.to_str().ok()?))
+            .or_else(deadline::remaining)
+            .unwrap_or(DEFAULT_DEADLINE);
+        let call = Call::begin("server", request.uri().path(), self.duration);
+        telemetry::continue_trace(&call.span, request.headers());
+        let span = call.span.clone();
+        let answered = async move {
+            let answer = deadline::within(limit, Service::call(&mut self.routes, request));
+            let answer = match tokio::time::timeout(limit, answer).await {
+                Ok(answer) => answer.unwrap_or_else(|never| match never {}),
+                Err(_) => Status::deadline_exceeded("the call took longer than it may").into_http(),
+            };
+            call.ended(Ok(answer.headers()));
+            answer
+        };
+        answered.instrument(span)
+    }
 }
 
 impl Service<http::Request<Body>> for Served {
@@ -76,25 +103,8 @@ impl Service<http::Request<Body>> for Served {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let limit = request
-            .headers()
-            .get("grpc-timeout")
-            .and_then(|value| deadline::from_header(value.to_str().ok()?))
-            .unwrap_or(DEFAULT_DEADLINE);
-        let call = Call::begin("server", request.uri().path(), self.duration.clone());
-        telemetry::continue_trace(&call.span, request.headers());
-        let mut routes = self.routes.clone();
-        let span = call.span.clone();
-        let answered = async move {
-            let answer = deadline::within(limit, Service::call(&mut routes, request));
-            let answer = match tokio::time::timeout(limit, answer).await {
-                Ok(answer) => answer.unwrap_or_else(|never| match never {}),
-                Err(_) => Status::deadline_exceeded("the call took longer than it may").into_http(),
-            };
-            call.ended(Ok(answer.headers()));
-            Ok(answer)
-        };
-        Box::pin(answered.instrument(span))
+        let served = self.clone();
+        Box::pin(async move { Ok(served.answer(request).await) })
     }
 }
 

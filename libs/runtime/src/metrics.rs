@@ -68,7 +68,7 @@ pub const RPC_CLIENT_DURATION: Metric = Metric {
     name: "rpc.client.call.duration",
     unit: "s",
     kind: Kind::Histogram,
-    description: "How long gRPC calls took that went out",
+    description: "How long gRPC calls took that went out to another process",
     attributes: &["rpc.system.name", "rpc.method", "rpc.response.status_code", "error.type"],
 };
 

@@ -23,8 +23,10 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+mod lines;
 mod recorded;
 
+use lines::Lines;
 use recorded::Recorded;
 
 /// How logs are written.
@@ -104,10 +106,11 @@ pub fn start(service: &str, format: LogFormat, default_filter: &str) -> Result<T
             tracing_opentelemetry::layer()
                 .with_tracer(tracer)
                 .with_location(false)
-                .with_threads(false),
+                .with_threads(false)
+                .with_tracked_inactivity(false),
         )
         .with(logs.as_ref().map(OpenTelemetryTracingBridge::new))
-        .with(lines)
+        .with(Lines(lines))
         .try_init()
         .map_err(|error| error.to_string())?;
     Ok(Telemetry { spans, meters, logs })

@@ -10,7 +10,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, Service, ServiceExt as _};
+use tower::{BoxError, Service};
 use tracing::Instrument as _;
 
 use crate::grpc::Call;
@@ -26,9 +26,17 @@ use replicas::Replicas;
 ///
 /// It sends the current deadline and trace context along, and gives up at the deadline.
 #[derive(Debug, Clone)]
-pub struct Transport {
-    service: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>,
-    duration: Histogram<f64>,
+pub struct Transport(Way);
+
+/// Where the services are.
+#[derive(Debug, Clone)]
+enum Way {
+    /// In this process: a call is made and answered in one, with one span.
+    Here(grpc::Served),
+    There {
+        service: BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>,
+        duration: Histogram<f64>,
+    },
 }
 
 impl Transport {
@@ -47,7 +55,7 @@ impl Transport {
     /// Calls services of this process.
     #[must_use]
     pub fn in_process(routes: Routes) -> Self {
-        Self::over(grpc::Served::new(routes).map_err(|never| match never {}))
+        Self(Way::Here(grpc::Served::new(routes)))
     }
 
     fn over<S>(service: S) -> Self
@@ -60,7 +68,7 @@ impl Transport {
         S::Future: Send,
     {
         let duration = metrics::RPC_CLIENT_DURATION.histogram();
-        Self { service: BoxCloneSyncService::new(service), duration }
+        Self(Way::There { service: BoxCloneSyncService::new(service), duration })
     }
 }
 
@@ -70,11 +78,21 @@ impl Service<http::Request<Body>> for Transport {
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.service.poll_ready(context)
+        match &mut self.0 {
+            Way::Here(_) => Poll::Ready(Ok(())),
+            Way::There { service, .. } => service.poll_ready(context),
+        }
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let call = Call::begin("client", request.uri().path(), self.duration.clone());
+        let (service, duration) = match &mut self.0 {
+            Way::Here(served) => {
+                let answer = served.clone().answer(request);
+                return Box::pin(async move { Ok(answer.await) });
+            }
+            Way::There { service, duration } => (service, duration.clone()),
+        };
+        let call = Call::begin("client", request.uri().path(), duration);
         call.span.in_scope(|| telemetry::inject(request.headers_mut()));
         let limit = deadline::remaining();
         if let Some(limit) = limit
@@ -83,8 +101,8 @@ impl Service<http::Request<Body>> for Transport {
             request.headers_mut().insert("grpc-timeout", value);
         }
         // The service that was polled ready is the one to call.
-        let ready = self.service.clone();
-        let mut service = std::mem::replace(&mut self.service, ready);
+        let ready = service.clone();
+        let mut service = std::mem::replace(service, ready);
         let span = call.span.clone();
         let answered = async move {
             let answer = service.call(request);

@@ -17,24 +17,52 @@ pub(crate) async fn batch_get(
     users: Vec<UserId>,
     hidden: Vec<UserId>,
 ) -> Result<Vec<(UserId, Vec<Approver>)>, sqlx::Error> {
+    let mut known = from_revision(connection, organisation, users, hidden, Revision(0)).await?;
+    known.retain(|(_, approvers)| !approvers.is_empty());
+    Ok(known)
+}
+
+/// A user's approvers, once a revision of the user has come.
+pub(crate) async fn at_revision(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    user: UserId,
+    revision: Revision,
+) -> Result<Option<Vec<Approver>>, sqlx::Error> {
+    let known = from_revision(connection, organisation, vec![user], Vec::new(), revision).await?;
+    Ok(known.into_iter().next().map(|(_, approvers)| approvers))
+}
+
+/// The same of those of these users who are known from a revision on, also where nobody was
+/// declared.
+async fn from_revision(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    users: Vec<UserId>,
+    hidden: Vec<UserId>,
+    revision: Revision,
+) -> Result<Vec<(UserId, Vec<Approver>)>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT d.user_id AS "user_id: UserId", d.email,
+        r#"SELECT p.user_id AS "user_id: UserId", d.email AS "email?",
                   l.user_id AS "linked_id?: UserId", l.email AS "linked_email?",
                   l.active AS "linked_active?",
                   o.user_id AS "owner_id?: UserId", o.email AS "owner_email?",
                   o.active AS "owner_active?"
-             FROM approver.declaration AS d
+             FROM approver.person AS p
+             LEFT JOIN approver.declaration AS d
+               ON d.organisation_id = p.organisation_id AND d.user_id = p.user_id
              LEFT JOIN approver.person AS l
                ON l.organisation_id = d.organisation_id AND l.user_id = d.approver_id
-             LEFT JOIN LATERAL (SELECT p.user_id, p.email, p.active FROM approver.person AS p
-                                 WHERE p.organisation_id = $1 AND p.email_key = d.email_key
-                                   AND d.approver_id IS NULL AND p.user_id <> ALL ($3)
-                                 ORDER BY p.user_id LIMIT 1) AS o ON true
-            WHERE d.organisation_id = $1 AND d.user_id = ANY ($2)
-            ORDER BY d.user_id, d.position"#,
+             LEFT JOIN LATERAL (SELECT user_id, email, active FROM approver.person
+                                 WHERE organisation_id = $1 AND email_key = d.email_key
+                                   AND d.approver_id IS NULL AND user_id <> ALL ($3)
+                                 ORDER BY user_id LIMIT 1) AS o ON true
+            WHERE p.organisation_id = $1 AND p.user_id = ANY ($2) AND p.revision >= $4
+            ORDER BY p.user_id, d.position"#,
         organisation as OrganisationId,
         users as Vec<UserId>,
         hidden as Vec<UserId>,
+        revision as Revision,
     )
     .fetch_all(connection)
     .await?;
@@ -47,42 +75,21 @@ pub(crate) async fn batch_get(
                 active: active.unwrap_or_default(),
             })
         };
-        let approver = Facts {
-            user: row.user_id,
-            email: row.email,
-            linked: somebody(row.linked_id, row.linked_email, row.linked_active),
-            owner: somebody(row.owner_id, row.owner_email, row.owner_active),
-        }
-        .to_proto();
+        let approver = row.email.map(|email| {
+            Facts {
+                user: row.user_id,
+                email,
+                linked: somebody(row.linked_id, row.linked_email, row.linked_active),
+                owner: somebody(row.owner_id, row.owner_email, row.owner_active),
+            }
+            .to_proto()
+        });
         match approvers.last_mut() {
-            Some((user, list)) if *user == row.user_id => list.push(approver),
-            _ => approvers.push((row.user_id, vec![approver])),
+            Some((user, list)) if *user == row.user_id => list.extend(approver),
+            _ => approvers.push((row.user_id, approver.into_iter().collect())),
         }
     }
     Ok(approvers)
-}
-
-/// A user's approvers, once a revision of the user has come.
-pub(crate) async fn at_revision(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    user: UserId,
-    revision: Revision,
-) -> Result<Option<Vec<Approver>>, sqlx::Error> {
-    let there = sqlx::query_scalar!(
-        r#"SELECT revision >= $3 AS "there!" FROM approver.person
-            WHERE organisation_id = $1 AND user_id = $2"#,
-        organisation as OrganisationId,
-        user as UserId,
-        revision as Revision,
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
-    if there != Some(true) {
-        return Ok(None);
-    }
-    let approvers = batch_get(connection, organisation, vec![user], Vec::new()).await?;
-    Ok(Some(approvers.into_iter().next().map(|(_, list)| list).unwrap_or_default()))
 }
 
 /// The same as a message.
