@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
 use http::{HeaderValue, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -49,8 +50,9 @@ impl Default for Limits {
     }
 }
 
-/// How long idle connections are kept when the process ends.
-const LINGER: Duration = Duration::from_millis(250);
+/// How long idle connections are kept when the process ends: long enough for a client on a busy
+/// machine to send what it had begun, and be told to close.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves HTTP/1.1 and HTTP/2 until the life ends, then lets requests under way finish.
 #[expect(clippy::missing_panics_doc, reason = "the semaphore is never closed")]
@@ -90,17 +92,22 @@ where
             place = places.clone().acquire_owned() => place.expect("the semaphore is never closed"),
             () = life.stopped() => break,
         };
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                // Out of file descriptors, or a client that has gone already: the listener lives.
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // Whoever the system has let in already would be cut off with the listener.
+            () = life.stopped() => match listener.accept().now_or_never() {
+                Some(accepted) => accepted,
+                None => break,
             },
-            () = life.stopped() => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            // Out of file descriptors, or a client that has gone already: the listener lives.
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
         };
         drop(stream.set_nodelay(true));
         let begun = Arc::new(AtomicBool::new(false));
