@@ -33,9 +33,9 @@ pub(crate) async fn prepare(
     )
     .await?;
     for seed in seeds {
-        let table = format!("bare.users_{}", seed.size);
+        let table = seed.bare_table();
         let copy = format!(
-            "DROP TABLE IF EXISTS {table}; CREATE TABLE {table} AS
+            "CREATE TABLE {table} AS
              SELECT organisation_id,
                     ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid AS user_id,
                     revision, created_at, updated_at, active, user_name_key, document

@@ -70,7 +70,7 @@ impl Operation {
     pub(crate) fn fits(self, seed: &Seed) -> bool {
         match self {
             Self::Member(size) | Self::GetGroup(size) => seed.groups.contains_key(&size),
-            Self::Import(page) => seed.size >= page * 100 && seed.size >= 100_000,
+            Self::Import(_) => seed.size >= 100_000,
             _ => true,
         }
     }
@@ -147,7 +147,7 @@ impl Operation {
         let in_transaction = |statement: String| {
             lines(&["BEGIN".into(), statement, change.clone(), "COMMIT".into()])
         };
-        let users = format!("bare.users_{size}");
+        let users = seed.bare_table();
         match self {
             Self::GetUser => {
                 lines(&[format!("SELECT {columns} FROM {users} WHERE {of} user_id = {user}")])

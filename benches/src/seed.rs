@@ -62,6 +62,11 @@ impl Seed {
         ensure!(users.len() == size as usize, "{} users instead of {size}", users.len());
         Ok(Self { size, organisation, key, users, groups })
     }
+
+    /// The table of the same users without Muster.
+    pub(crate) fn bare_table(&self) -> String {
+        format!("bare.users_{}", self.organisation.replace('-', "_"))
+    }
 }
 
 /// The name of a user, by place.
