@@ -2,11 +2,11 @@
 //! every page is asked for while PostgreSQL explains each statement (`auto_explain`), and no plan may
 //! read more rows of a table than an answer can need.
 
+use muster::scim_client::query;
 use serde_json::Value;
 
 use crate::console_speed::{grown, id, lists, others};
 use crate::hang_ups::Here;
-use crate::support::feed::sql;
 use crate::support::system::run_sql;
 
 const MUSTER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
@@ -95,16 +95,12 @@ fn paths(prefix: &str) -> Vec<String> {
         "meta.lastModified gt \"2100-01-01T00:00:00Z\"".to_owned(),
         format!("groups.value eq \"{}\"", id(prefix, 3)),
     ];
-    let encoded = |filter: &String| {
-        url::form_urlencoded::byte_serialize(filter.as_bytes()).collect::<String>()
-    };
-    let mut paths: Vec<String> =
-        filters.iter().map(|filter| format!("/Users?filter={}", encoded(filter))).collect();
-    paths.extend(
-        ["displayName eq \"Team 7\"".to_owned(), format!("members.value eq \"{person}\"")]
-            .iter()
-            .map(|filter| format!("/Groups?excludedAttributes=members&filter={}", encoded(filter))),
-    );
+    let users = filters.iter().map(|filter| format!("/Users{}", query(&[("filter", filter)])));
+    let mut paths: Vec<String> = users.collect();
+    for filter in ["displayName eq \"Team 7\"", &format!("members.value eq \"{person}\"")] {
+        let asked = query(&[("excludedAttributes", "members"), ("filter", filter)]);
+        paths.push(format!("/Groups{asked}"));
+    }
     paths.extend([
         "/Users?startIndex=1&count=100".to_owned(),
         "/Users?startIndex=90101&count=100".to_owned(),
@@ -121,14 +117,14 @@ fn paths(prefix: &str) -> Vec<String> {
 async fn no_request_reads_a_table_of_an_organisation() {
     let mut here = Here::start("scans").await;
     let (console, prefix, key) = grown(&here.system, &here.tenant).await;
+    let postgres = here.system.database_url("postgres");
     // As PostgreSQL does by itself, sooner or later.
     for table in ["identity.users", "identity.listed_user", "groups.membership"] {
-        run_sql(&here.system.database_url("postgres"), &format!("VACUUM ANALYZE {table}"));
+        run_sql(&postgres, &format!("VACUUM ANALYZE {table}"));
     }
     // Whoever asks for a page in the middle of nowhere has it counted off, and the next one not.
     let middle = here.tenant.client.get("/Users?startIndex=90001&count=100").await.unwrap();
     assert_eq!(middle.status, 200, "{}", middle.text);
-    let postgres = here.system.database_url("postgres");
     // New connections explain; those that are open are ended.
     for setting in [
         "session_preload_libraries = 'auto_explain'",
@@ -140,10 +136,11 @@ async fn no_request_reads_a_table_of_an_organisation() {
     ] {
         run_sql(&postgres, &format!("ALTER DATABASE scans SET {setting}"));
     }
-    let mut connection = sql(&here.system).await;
-    let old = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-                WHERE datname = 'scans' AND pid <> pg_backend_pid() AND usename <> 'postgres'";
-    sqlx::query(old).execute(&mut connection).await.unwrap();
+    run_sql(
+        &postgres,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+          WHERE datname = 'scans' AND usename <> 'postgres'",
+    );
 
     for path in paths(&prefix) {
         let answer = here.tenant.client.get(&path).await.unwrap();

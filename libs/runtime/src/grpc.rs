@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use opentelemetry::metrics::Histogram;
 use tokio::net::TcpListener;
@@ -103,8 +104,7 @@ impl Service<http::Request<Body>> for Served {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let served = self.clone();
-        Box::pin(async move { Ok(served.answer(request).await) })
+        Box::pin(self.clone().answer(request).map(Ok))
     }
 }
 

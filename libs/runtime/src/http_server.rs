@@ -16,10 +16,10 @@ use futures::FutureExt as _;
 use http::{HeaderValue, Version, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::{BoxError, Service, ServiceExt as _};
@@ -112,26 +112,23 @@ where
         drop(stream.set_nodelay(true));
         let begun = Arc::new(AtomicBool::new(false));
         let begins = begun.clone();
-        let is_http1 = Arc::new(AtomicBool::new(false));
-        let speaks = is_http1.clone();
-        let service = service.clone().map_request(move |mut request: http::Request<Incoming>| {
+        let (service, leaving) = (service.clone(), life.clone());
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
             begins.store(true, Ordering::Relaxed);
-            speaks.store(request.version() < Version::HTTP_2, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer.ip()));
-            request
-        });
-        let leaving = life.clone();
-        let service = service.map_response(move |mut answer: http::Response<B>| {
-            // So nobody sends the next request on a connection that is about to be closed.
-            if leaving.is_leaving() && is_http1.load(Ordering::Relaxed) {
-                let close = HeaderValue::from_static("close");
-                answer.headers_mut().insert(header::CONNECTION, close);
+            let is_http1 = request.version() < Version::HTTP_2;
+            let (answer, leaving) = (service.clone().oneshot(request), leaving.clone());
+            async move {
+                let mut answer = answer.await?;
+                // So nobody sends the next request on a connection that is about to be closed.
+                if is_http1 && leaving.is_leaving() {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, Infallible>(answer)
             }
-            answer
         });
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-            .into_owned();
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             let mut connection = pin!(connection);

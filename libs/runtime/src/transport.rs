@@ -3,6 +3,7 @@
 
 use std::task::{Context, Poll};
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::HeaderValue;
 use opentelemetry::metrics::Histogram;
@@ -86,10 +87,7 @@ impl Service<http::Request<Body>> for Transport {
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let (service, duration) = match &mut self.0 {
-            Way::Here(served) => {
-                let answer = served.clone().answer(request);
-                return Box::pin(async move { Ok(answer.await) });
-            }
+            Way::Here(served) => return Box::pin(served.clone().answer(request).map(Ok)),
             Way::There { service, duration } => (service, duration.clone()),
         };
         let call = Call::begin("client", request.uri().path(), duration);

@@ -54,13 +54,10 @@ pub(crate) async fn list(
     if listing.limit == 0 || total == 0 {
         return Ok(page);
     }
-    let in_order_of_ids = listing.filter.is_none() && listing.order_by.is_empty();
-    let by_place = in_order_of_ids && listing.after.is_none() && listing.before.is_none();
-    let place = if by_place && listing.skip > 0 {
-        places.before(connection, organisation, listing.skip, head.position).await?
-    } else {
-        None
-    };
+    let by_place = listing.filter.is_none()
+        && listing.order_by.is_empty()
+        && listing.after.is_none()
+        && listing.before.is_none();
     let mut query = QueryBuilder::new(
         "SELECT u.user_id, u.revision, u.created_at, u.updated_at, u.origin, u.document,
                 o.default_locale
@@ -77,6 +74,7 @@ pub(crate) async fn list(
     }
     let mut skip = listing.skip;
     if by_place && skip > 0 {
+        let place = places.before(connection, organisation, skip, head.position).await?;
         // Counted off in the index, without a look at those who are passed over.
         query.push(
             " AND u.user_id >= (SELECT p.user_id FROM identity.users AS p
