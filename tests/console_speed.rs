@@ -50,9 +50,6 @@ pub(crate) fn crowd(system: &System, tenant: &Tenant, count: usize) -> String {
                         'declared_approvers', jsonb_build_array(approver)),
                     jsonb_build_object('custom_field_1', 'job ' || n % 30)
                FROM people;
-             -- Among organisations of one user each, any index looks good enough to check a foreign
-             -- key by; with a hundred thousand in one, only that of the key is.
-             ANALYZE identity.users;
              INSERT INTO identity.listed_user
                     (organisation_id, user_id, active, origin, content_region, unknown_country,
                      custom_field_1, custom_field_1_key, words)
@@ -70,7 +67,7 @@ pub(crate) fn crowd(system: &System, tenant: &Tenant, count: usize) -> String {
                     (organisation_id, user_id, email_key, position, email, approver_id)
              SELECT '{organisation}', p.id, p.approver, 0, p.approver, a.id
                FROM people AS p LEFT JOIN people AS a ON a.email = p.approver AND a.n <> p.n;
-             ANALYZE identity.listed_user; ANALYZE groups.person;
+             ANALYZE identity.users; ANALYZE identity.listed_user; ANALYZE groups.person;
              ANALYZE approver.person; ANALYZE approver.declaration"
         ),
     );
@@ -90,7 +87,6 @@ fn groups(system: &System, tenant: &Tenant, prefix: &str) {
                      display_name, display_name_key)
              SELECT '{organisation}', {group}, 1, now(), now(), 1, 'Team ' || g, 'team ' || g
                FROM generate_series(1, 1000) AS g;
-             ANALYZE groups.groups;
              INSERT INTO groups.membership (organisation_id, group_id, user_id)
              SELECT '{organisation}', {group},
                     ('{prefix}' || lpad(n::text, 12, '0'))::uuid

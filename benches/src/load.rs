@@ -8,8 +8,8 @@ use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::net::TcpStream;
 
 use crate::operation::Operation;
@@ -80,7 +80,9 @@ pub(crate) async fn run(
     let tasks = open.into_iter().map(async |(mut connection, seed)| {
         let (mut times, mut errors, mut random) =
             (Vec::new(), 0, SmallRng::from_rng(&mut rand::rng()));
-        for turn in 0.. {
+        let first = random.random_range(0..u64::from(u32::MAX));
+        // An even turn first: what one adds, the next removes.
+        for turn in first * 2.. {
             let request = operation.request(seed, turn, &mut random);
             let sent = Instant::now();
             if sent >= until {

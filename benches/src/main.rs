@@ -3,6 +3,7 @@
 //! what it prints.
 
 mod bare;
+mod bulk;
 mod load;
 mod operation;
 mod seed;
@@ -34,6 +35,36 @@ struct Cli {
 enum Command {
     /// What tracing one request in a hundred costs: rounds with and without it, in turn
     Telemetry(TelemetryArgs),
+    /// What is done to many people at once, with an initial sync, groups and a file: how long it takes
+    Bulk(BulkArgs),
+    /// A bit of everything for a long time: how much memory the processes have, minute by minute
+    Soak(SoakArgs),
+}
+
+#[derive(Debug, Args)]
+struct BulkArgs {
+    /// How many users the organisation has
+    #[arg(long, default_value_t = 100_000, value_name = "NUMBER")]
+    users: u32,
+    /// Where the database is kept from one run to the next
+    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct SoakArgs {
+    /// How long
+    #[arg(long, default_value_t = 20, value_name = "NUMBER")]
+    minutes: u32,
+    /// How many users the organisation has
+    #[arg(long, default_value_t = 1_000, value_name = "NUMBER")]
+    users: u32,
+    /// Which composition
+    #[arg(long, default_value = "one", value_name = "one|four")]
+    composition: Composition,
+    /// Where the database is kept from one run to the next
+    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
+    folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -89,6 +120,20 @@ async fn main() -> anyhow::Result<()> {
     match cli.command {
         None => run(cli.run).await,
         Some(Command::Telemetry(args)) => telemetry(args).await,
+        Some(Command::Bulk(args)) => {
+            let machine = Machine::start(&args.folder).await?;
+            let seed = Seed::grow(&machine, args.users, 0).await?;
+            bulk::run(&machine, &seed).await?;
+            machine.stop().await
+        }
+        Some(Command::Soak(args)) => {
+            let machine = Machine::start(&args.folder).await?;
+            let seed = Seed::grow(&machine, args.users, 0).await?;
+            let sink = sink::start().await?;
+            let traced = traced(&sink);
+            bulk::soak(&machine, &seed, args.composition, args.minutes, &traced).await?;
+            machine.stop().await
+        }
     }
 }
 

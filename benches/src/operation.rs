@@ -109,6 +109,7 @@ impl Operation {
             }
             Self::Member(size) => {
                 let group = &seed.groups[&size];
+                let user = &seed.users[usize::try_from(turn / 2).unwrap_or(0) % seed.users.len()];
                 let operation = if turn.is_multiple_of(2) {
                     json!({"op": "add", "path": "members", "value": [{"value": user}]})
                 } else {

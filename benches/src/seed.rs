@@ -1,8 +1,6 @@
 //! Organisations of so many users, made once as Okta makes them, and kept.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use http::Method;
@@ -11,8 +9,9 @@ use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
+use crate::bulk;
 use crate::load::Connection;
-use crate::system::{Composition, Machine};
+use crate::system::{Composition, Machine, System};
 
 /// An organisation to ask about.
 pub(crate) struct Seed {
@@ -34,7 +33,7 @@ struct Kept {
 }
 
 /// How many connections send it.
-const CONNECTIONS: usize = 32;
+pub(crate) const CONNECTIONS: usize = 32;
 
 impl Seed {
     /// The organisation of that size; made where there is none yet.
@@ -97,74 +96,74 @@ pub(crate) fn person(name: &str) -> Value {
     })
 }
 
-/// The initial sync: look for each, create each; then groups.
-async fn make(machine: &Machine, size: u32, name: &str) -> anyhow::Result<Kept> {
-    let system = machine.run(Composition::One, &[])?;
-    let slug = format!("bench-{name}-{:x}", std::process::id());
+/// A new organisation.
+pub(crate) struct New {
+    pub(crate) organisation: String,
+    pub(crate) key: String,
+}
+
+/// Makes an organisation, and a key to it.
+pub(crate) async fn organisation(
+    machine: &Machine,
+    system: &System,
+    name: &str,
+) -> anyhow::Result<New> {
+    let slug = format!("bench-{name}-{:x}", rand::random::<u32>());
     system.operate(&["organisation", "create", "--slug", &slug, "--name", "Bench"])?;
     let key =
         system.operate(&["api-key", "create", "--organisation", &slug, "--label", "Bench"])?;
     let key = key.lines().last().unwrap_or_default().to_owned();
-    let (next, begun) = (AtomicUsize::new(1), Instant::now());
-    let ids = tokio::sync::Mutex::new(vec![String::new(); size as usize]);
-    let workers = (0..CONNECTIONS).map(|_| async {
-        let mut connection = Connection::open(&system.address, &key).await?;
-        loop {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            if n > size as usize {
-                return anyhow::Ok(());
-            }
-            let name = format!("user-{n}@bench.example");
-            let filter = format!("/scim/v2/Users?filter=userName%20eq%20%22{name}%22");
-            let (status, _) = connection.send(Method::GET, &filter, String::new().into()).await?;
-            ensure!(status == 200, "the look-up is answered {status}");
-            let body = person(&name).to_string().into();
-            let (status, answer) = connection.send(Method::POST, "/scim/v2/Users", body).await?;
-            ensure!(status == 201, "{status}: {}", String::from_utf8_lossy(&answer));
-            let answer: Value = serde_json::from_slice(&answer)?;
-            let id = answer["id"].as_str().context("a user has an id")?.to_owned();
-            ids.lock().await[n - 1] = id;
-        }
-    });
-    for done in join_all(workers).await {
-        done?;
-    }
+    let mut sql = PgConnection::connect(&machine.url("postgres")).await?;
+    let query = "SELECT organisation_id::text FROM identity.organisation WHERE slug = $1";
+    let organisation: String = sqlx::query_scalar(query).bind(slug).fetch_one(&mut sql).await?;
+    Ok(New { organisation, key })
+}
+
+/// The initial sync of so many users: looks for each, and creates each; their ids.
+async fn sync(system: &System, key: &str, size: usize) -> anyhow::Result<Vec<String>> {
+    let ids = tokio::sync::Mutex::new(vec![String::new(); size]);
+    bulk::each(system, key, size, async |connection, at| {
+        let filter = format!("/scim/v2/Users?filter=userName%20eq%20%22{}%22", user_name(at));
+        bulk::expect(connection, Method::GET, &filter, None, 200).await?;
+        let user = user(at);
+        let made =
+            bulk::expect(connection, Method::POST, "/scim/v2/Users", Some(&user), 201).await?;
+        let id = made["id"].as_str().context("a user has an id")?.to_owned();
+        ids.lock().await[at] = id;
+        Ok(())
+    })
+    .await?;
+    Ok(ids.into_inner())
+}
+
+/// Fills an organisation, and makes groups in it.
+async fn make(machine: &Machine, size: u32, name: &str) -> anyhow::Result<Kept> {
+    let system = machine.run(Composition::One, &[])?;
+    let New { organisation, key } = self::organisation(machine, &system, name).await?;
+    let begun = bulk::begin(&system)?;
+    let ids = sync(&system, &key, size as usize).await?;
     let seconds = begun.elapsed().as_secs_f64();
     eprintln!(
-        "initial sync of {size} users, each looked for and created: {seconds:.0} s, {:.0} a second; \
-         memory {:?}",
+        "initial sync of {size} users, each looked for and created: {seconds:.0} s, {:.0} a second, \
+         at most {:.0} MiB",
         f64::from(size) / seconds,
-        system.memory(),
+        system.peak().unwrap_or_default(),
     );
-    let ids = ids.into_inner();
     let mut groups = BTreeMap::new();
     let mut connection = Connection::open(&system.address, &key).await?;
-    for members in [10, 10_000, 100_000] {
-        if members > size {
-            continue;
-        }
-        let begun = Instant::now();
+    for members in [10, 10_000, 100_000].into_iter().filter(|members| *members <= size) {
         let list: Vec<Value> =
             ids.iter().take(members as usize).map(|id| json!({"value": id})).collect();
         let group = json!({"displayName": format!("Group of {members}"), "members": list});
-        let body = group.to_string().into();
-        let (status, answer) = connection.send(Method::POST, "/scim/v2/Groups", body).await?;
-        ensure!(status == 201, "{status}: {}", String::from_utf8_lossy(&answer[..200]));
-        let answer: Value = serde_json::from_slice(&answer)?;
-        groups.insert(members, answer["id"].as_str().context("a group has an id")?.to_owned());
-        eprintln!("a group of {members}: {:.1} s", begun.elapsed().as_secs_f64());
+        let made =
+            bulk::expect(&mut connection, Method::POST, "/scim/v2/Groups", Some(&group), 201)
+                .await?;
+        groups.insert(members, made["id"].as_str().context("a group has an id")?.to_owned());
     }
-    let organisation = Uuid::parse_str(&organisation_of(machine, &slug).await?)?.to_string();
     system.stop()?;
     let mut sql = PgConnection::connect(&machine.url("postgres")).await?;
     sqlx::query("VACUUM ANALYZE").execute(&mut sql).await?;
     Ok(Kept { organisation, key, groups })
-}
-
-async fn organisation_of(machine: &Machine, slug: &str) -> anyhow::Result<String> {
-    let mut sql = PgConnection::connect(&machine.url("postgres")).await?;
-    let query = "SELECT organisation_id::text FROM identity.organisation WHERE slug = $1";
-    Ok(sqlx::query_scalar(query).bind(slug).fetch_one(&mut sql).await?)
 }
 
 /// Runs all of them side by side on this task.

@@ -229,8 +229,27 @@ impl System {
 
     /// How much memory each has.
     pub(crate) fn memory(&self) -> Memory {
-        let of = |process: &Process| Some((process.part, process.memory()?));
+        let of = |process: &Process| Some((process.part, process.status("VmRSS:")?));
         self.processes.iter().filter_map(of).collect()
+    }
+
+    /// Begins to look anew for the most memory that there was.
+    pub(crate) fn forget_peak(&self) -> anyhow::Result<()> {
+        for process in &self.processes {
+            std::fs::write(format!("/proc/{}/clear_refs", process.child.id()), "5")?;
+        }
+        Ok(())
+    }
+
+    /// The most memory that a process has had, in MiB.
+    pub(crate) fn peak(&self) -> Option<f64> {
+        self.processes.iter().filter_map(|p| p.status("VmHWM:")).max_by(f64::total_cmp)
+    }
+
+    /// The URL of identity's gRPC.
+    pub(crate) fn identity(&self) -> &str {
+        let identity = self.variables.iter().find(|(name, _)| *name == "MUSTER_IDENTITY_URL");
+        identity.map_or("", |(_, url)| url)
     }
 
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
@@ -259,9 +278,10 @@ impl Process {
         Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
     }
 
-    fn memory(&self) -> Option<f64> {
+    /// A line of what Linux tells of its memory, in MiB.
+    fn status(&self, name: &str) -> Option<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? / 1024.0)
     }
 }

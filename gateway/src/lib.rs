@@ -134,7 +134,7 @@ pub fn router(config: Config) -> Router {
             oidc::Oidc::new(provider, format!("{}{}", config.public_url, console::BACK))
         }),
         admission: Arc::new(Admission::new(limits)),
-        parts: Parts::new(config),
+        parts: Arc::new(Parts::new(config)),
         limits,
         requests: Requests::new(),
     };
@@ -156,7 +156,7 @@ struct Gateway {
     public_url: Arc<str>,
     /// The SCIM base URL, which every `meta.location` begins with.
     scim_url: Arc<str>,
-    parts: Parts,
+    parts: Arc<Parts>,
     admission: Arc<Admission>,
     limits: Limits,
     oidc: Option<oidc::Oidc>,

@@ -70,7 +70,8 @@ impl Settings {
     async fn load(gateway: &Gateway, signed: &Signed) -> Result<Self, Problem> {
         let organisation_id = signed.organisation_id().to_owned();
         let parts = gateway.parts.clone();
-        let (mut keys, mut admins, mut audit) = (parts.api_keys, parts.admins, parts.audit);
+        let (mut keys, mut admins, mut audit) =
+            (parts.api_keys.clone(), parts.admins.clone(), parts.audit.clone());
         let (keys, admins, audit) = tokio::try_join!(
             keys.list_api_keys(ListApiKeysRequest { organisation_id: organisation_id.clone() }),
             admins.list_admins(ListAdminsRequest { organisation_id: organisation_id.clone() }),

@@ -202,7 +202,7 @@ impl<K: Keeper> Follower<K> {
         users: Vec<FollowedUser>,
     ) -> Result<Vec<UserId>, Status> {
         self.database
-            .read(organisation, move |c| K::differing(c, organisation, users))
+            .point(organisation, move |c| K::differing(c, organisation, users))
             .await
             .map_err(|error| database_status(&error))
     }

@@ -381,7 +381,7 @@ impl<K: Keeper> Follower<K> {
         }
         let work = self
             .database
-            .write(organisation, move |c| Box::pin(cursor::advance::<K>(c, batch)))
+            .apply(organisation, move |c| Box::pin(cursor::advance::<K>(c, batch)))
             .instrument(span);
         let advance = work.await?;
         if advance == (Advance::Done { appended: true }) {

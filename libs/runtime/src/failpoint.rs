@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -33,25 +32,6 @@ pub(crate) fn clock_offset() -> time::Duration {
 pub fn is_on(mistake: &str) -> bool {
     fail::fail_point!(mistake, |_| true);
     false
-}
-
-/// The work of a transaction, and then the point before its COMMIT.
-pub(crate) fn before_commit<T, E, F>(
-    work: F,
-) -> impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static
-where
-    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    move |connection: &mut PgConnection| {
-        let work = work(connection);
-        Box::pin(async move {
-            let done = work.await?;
-            crash("commit-before");
-            Ok(done)
-        })
-    }
 }
 
 /// The mistake of writing the change in another transaction than what it tells of.

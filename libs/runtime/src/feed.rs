@@ -39,6 +39,7 @@ pub use self::settings::Settings;
 pub use self::token::{Position, TokenKey, token_position};
 pub use self::watch::{Watch, Watched};
 use crate::id::{AdminId, ApiKeyId, OrganisationId, Revision};
+use crate::postgres::is_distributed;
 use crate::telemetry;
 use muster_proto::feed::v1 as proto;
 
@@ -234,13 +235,24 @@ pub struct Head {
 }
 
 tokio::task_local! {
-    /// Whether the transaction that this task runs has appended.
-    static APPENDED: Cell<bool>;
+    /// The last sequence that the transaction of this task has appended; 0 before it knows.
+    static APPENDED: Cell<Option<i64>>;
 }
 
-/// Runs a transaction's work, in which [`append`] may be called once.
-pub(crate) async fn in_transaction<F: Future>(work: F) -> F::Output {
-    APPENDED.scope(Cell::new(false), work).await
+/// Runs a transaction's work, in which [`append`] may be called once, and tells the last sequence
+/// that it has appended.
+pub(crate) async fn in_transaction<F: Future>(work: F) -> (F::Output, Option<i64>) {
+    let noted = async {
+        let done = work.await;
+        (done, APPENDED.with(Cell::get))
+    };
+    APPENDED.scope(Cell::new(None), noted).await
+}
+
+/// Notes what the transaction has appended. Whoever runs none of `Database` (a test) looks after it.
+fn appended(last: i64) -> i64 {
+    let _ = APPENDED.try_with(|appended| appended.set(Some(last)));
+    last
 }
 
 /// Appends changes at `written_at` and returns the sequence of the last.
@@ -271,10 +283,20 @@ pub async fn append(
     }
     #[cfg(feature = "failpoints")]
     crate::failpoint::crash("feed-before-lock");
+    // Two statements, each of which sees what was committed before it: a server's function runs
+    // them in one round trip, which Citus does not.
+    let at_once = !is_distributed();
+    #[cfg(feature = "failpoints")]
+    let at_once = at_once && !crate::failpoint::is_on("feed-after-lock");
+    if at_once {
+        let append = "SELECT * FROM feed_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+        let last = append_by(append, connection, organisation, actor, written_at, changes).await?;
+        return Ok(appended(last));
+    }
     lock(connection, organisation).await?;
     #[cfg(feature = "failpoints")]
     crate::failpoint::crash("feed-after-lock");
-    insert(connection, organisation, actor, written_at, changes).await
+    append_by(INSERT, connection, organisation, actor, written_at, changes).await.map(appended)
 }
 
 /// Changes that the transaction has kept in a table of the service's, since they are too many to
@@ -317,8 +339,8 @@ pub async fn append_kept(
           WHERE n.position > $6 AND n.position <= $7",
         kept.source
     );
-    let mut appended = 0;
-    while appended < kept.count {
+    let mut done = 0;
+    while done < kept.count {
         // Read before, not joined: a join would look at it once a row.
         let last = head(connection, organisation).await?;
         // The text is a constant of the service's, nothing that came from outside.
@@ -328,68 +350,75 @@ pub async fn append_kept(
             .bind(written_at)
             .bind(actor.to_column())
             .bind(telemetry::traceparent())
-            .bind(appended)
-            .bind(appended + KEPT_BATCH)
+            .bind(done)
+            .bind(done + KEPT_BATCH)
             .bind(last.position.sequence)
             .bind(last.total)
             .bind(last.active)
             .execute(&mut *connection)
             .await?
             .rows_affected();
-        let expected = KEPT_BATCH.min(kept.count - appended);
+        let expected = KEPT_BATCH.min(kept.count - done);
         if i64::try_from(inserted) != Ok(expected) {
             return Err(broken("kept changes are as many as were kept"));
         }
-        appended += expected;
+        done += expected;
+        appended(last.position.sequence + expected);
     }
     Ok(())
 }
 
 /// Notes that the transaction appends; what it had appended before stood without the lock.
 fn appends_once() -> Result<(), sqlx::Error> {
-    // Whoever runs no transaction of `Database` (a test) looks after it.
-    let again = APPENDED.try_with(|appended| appended.replace(true)).unwrap_or(false);
-    if again { Err(broken("a transaction appends once")) } else { Ok(()) }
+    let before = APPENDED.try_with(|appended| appended.replace(Some(0)));
+    if before.is_ok_and(|before| before.is_some()) {
+        Err(broken("a transaction appends once"))
+    } else {
+        Ok(())
+    }
 }
 
-/// Inserts changes after the newest, under the lock; the last one's sequence.
-async fn insert(
+/// Inserts changes after the newest, under the lock, and tells their sequences. The function
+/// `feed_append` has the same.
+const INSERT: &str =
+    "INSERT INTO change (organisation_id, sequence, change_id, written_at, kind, subject_id,
+                         revision, before, after, actor, traceparent, total, active)
+     SELECT $1, coalesce(last.sequence, 0) + n.position, n.change_id, $2, n.kind, n.subject_id,
+            n.revision, n.before, n.after, $3, $4,
+            coalesce(last.total, 0) + sum(n.total) OVER (ORDER BY n.position),
+            coalesce(last.active, 0) + sum(n.active) OVER (ORDER BY n.position)
+       FROM unnest($5::uuid[], $6::smallint[], $7::uuid[], $8::bigint[], $9::jsonb[],
+                   $10::jsonb[], $11::bigint[], $12::bigint[])
+            WITH ORDINALITY AS n (change_id, kind, subject_id, revision, before, after,
+                                  total, active, position)
+       LEFT JOIN (SELECT sequence, total, active FROM change
+                   WHERE organisation_id = $1 ORDER BY sequence DESC LIMIT 1) AS last ON true
+     RETURNING sequence";
+
+/// Runs the statement that appends; the last one's sequence.
+async fn append_by(
+    statement: &'static str,
     connection: &mut PgConnection,
     organisation: OrganisationId,
     actor: &Actor,
     written_at: OffsetDateTime,
     changes: &[NewChange],
 ) -> Result<i64, sqlx::Error> {
-    let traceparent = telemetry::traceparent();
-    let mut sequences: Vec<i64> = sqlx::query_scalar(
-        "INSERT INTO change (organisation_id, sequence, change_id, written_at, kind, subject_id,
-                             revision, before, after, actor, traceparent, total, active)
-         SELECT $1, coalesce(last.sequence, 0) + n.position, n.change_id, $2, n.kind, n.subject_id,
-                n.revision, n.before, n.after, $3, $4,
-                coalesce(last.total, 0) + sum(n.total) OVER (ORDER BY n.position),
-                coalesce(last.active, 0) + sum(n.active) OVER (ORDER BY n.position)
-           FROM unnest($5::uuid[], $6::smallint[], $7::uuid[], $8::bigint[], $9::jsonb[],
-                       $10::jsonb[], $11::bigint[], $12::bigint[])
-                WITH ORDINALITY AS n (change_id, kind, subject_id, revision, before, after,
-                                      total, active, position)
-           LEFT JOIN (SELECT sequence, total, active FROM change
-                       WHERE organisation_id = $1 ORDER BY sequence DESC LIMIT 1) AS last ON true
-         RETURNING sequence",
-    )
-    .bind(organisation)
-    .bind(written_at)
-    .bind(actor.to_column())
-    .bind(traceparent)
-    .bind(changes.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>())
-    .bind(changes.iter().map(|c| c.kind as i16).collect::<Vec<_>>())
-    .bind(changes.iter().map(|c| c.subject).collect::<Vec<_>>())
-    .bind(changes.iter().map(|c| c.revision.0).collect::<Vec<_>>())
-    .bind(changes.iter().map(|c| c.before.as_ref().map(Json)).collect::<Vec<_>>())
-    .bind(changes.iter().map(|c| c.after.as_ref().map(Json)).collect::<Vec<_>>())
-    .bind(changes.iter().map(|c| c.total).collect::<Vec<_>>())
-    .bind(changes.iter().map(|c| c.active).collect::<Vec<_>>())
-    .fetch_all(&mut *connection)
-    .await?;
+    let mut sequences: Vec<i64> = sqlx::query_scalar(statement)
+        .bind(organisation)
+        .bind(written_at)
+        .bind(actor.to_column())
+        .bind(telemetry::traceparent())
+        .bind(changes.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>())
+        .bind(changes.iter().map(|c| c.kind as i16).collect::<Vec<_>>())
+        .bind(changes.iter().map(|c| c.subject).collect::<Vec<_>>())
+        .bind(changes.iter().map(|c| c.revision.0).collect::<Vec<_>>())
+        .bind(changes.iter().map(|c| c.before.as_ref().map(Json)).collect::<Vec<_>>())
+        .bind(changes.iter().map(|c| c.after.as_ref().map(Json)).collect::<Vec<_>>())
+        .bind(changes.iter().map(|c| c.total).collect::<Vec<_>>())
+        .bind(changes.iter().map(|c| c.active).collect::<Vec<_>>())
+        .fetch_all(&mut *connection)
+        .await?;
     sequences.sort_unstable();
     let last = sequences.last().copied().unwrap_or_default();
     let count = i64::try_from(changes.len()).unwrap_or(i64::MAX);

@@ -8,18 +8,22 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool, Postgres};
 use tokio::task::JoinError;
 use tracing::Instrument as _;
 
-use crate::feed;
 use crate::id::OrganisationId;
 use crate::life::Life;
 use crate::metrics::{self, number};
 
+mod lasting;
 mod point;
+mod transaction;
 
+use lasting::Lasting;
 use point::Points;
+use transaction::End;
+pub(crate) use transaction::is_distributed;
 
 /// How to reach a service's schema.
 #[derive(Clone)]
@@ -40,6 +44,8 @@ pub struct Database {
     pool: PgPool,
     /// None on Citus, whose workers hear of the organisation by `SET LOCAL` only.
     points: Option<Points>,
+    /// None on Citus, where every `COMMIT` waits for the disk.
+    lasting: Option<Lasting>,
     life: Life,
     metrics: Metrics,
 }
@@ -79,8 +85,15 @@ fn pool_name(settings: &Settings) -> KeyValue {
 /// And it makes one plan for all values of a statement, once: what writes, and what reads one row, is
 /// a look-up by key, which under row-level security takes longer to plan than to run. Lists are
 /// planned for their values: see [`Database::read`].
-const LIMITS: [(&str, &str); 4] = [
+///
+/// No plan reads a table, or all of an organisation, where an index leads to the rows: made while they
+/// were few, as a plan that is kept may be, it would still be followed when they are many. And no
+/// statement is worth compiling.
+const LIMITS: [(&str, &str); 7] = [
     ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("random_page_cost", "1.1"),
+    ("jit", "off"),
     ("statement_timeout", "5000"),
     ("lock_timeout", "5000"),
     ("idle_in_transaction_session_timeout", "5000"),
@@ -114,7 +127,9 @@ impl Database {
                 .fetch_one(&pool)
                 .await?;
         let points = (!citus).then(|| Points::new(options, most, ACQUIRE));
-        let database = Self { pool, points, life: life.clone(), metrics: Metrics::of(settings) };
+        let lasting = (!citus).then(Lasting::default);
+        let metrics = Metrics::of(settings);
+        let database = Self { pool, points, lasting, life: life.clone(), metrics };
         database.tell(settings);
         let needed = database.clone();
         life.needs("the database", move || {
@@ -185,7 +200,11 @@ impl Database {
     }
 
     /// Runs `work` in one transaction that sees and writes the organisation's rows only, and
-    /// commits where it succeeds.
+    /// commits where it succeeds. What is committed is on disk when this returns.
+    ///
+    /// It commits first, which frees its locks, and then waits for the disk together with whoever
+    /// else does: an organisation's writers wait for each other's statements, not for each other's
+    /// flush. `docs/decisions/0022-commit-then-flush.md`.
     ///
     /// The transaction runs in a task of its own, which goes on when the caller hangs up: a
     /// `BEGIN` that is cancelled half-way would leave a connection inside someone's transaction,
@@ -196,17 +215,43 @@ impl Database {
         T: Send + 'static,
         E: From<sqlx::Error> + Send + 'static,
     {
+        self.run(self.begin(organisation), End::Lasting(organisation), work).await
+    }
+
+    /// Runs `work` as [`Database::write`] does, and returns when it is committed: for what would be
+    /// done again if a crash undid it. Where it appends to the feed, it is on disk, too.
+    pub async fn apply<T, E, F>(&self, organisation: OrganisationId, work: F) -> Result<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<sqlx::Error> + Send + 'static,
+    {
+        self.run(self.begin(organisation), End::LastingIfAppended(organisation), work).await
+    }
+
+    /// Begins a transaction that writes.
+    fn begin(&self, organisation: OrganisationId) -> String {
         // A parsed UUID, so nothing to inject; text, because `set_config()` does not reach the
         // workers of a Citus cluster.
         let begin = format!("BEGIN; SET LOCAL muster.organisation_id = '{organisation}'");
-        #[cfg(feature = "failpoints")]
-        let work = crate::failpoint::before_commit(work);
-        let done = self.run(begin, work).await;
-        #[cfg(feature = "failpoints")]
-        if done.is_ok() {
-            crate::failpoint::crash("commit-after");
+        let later =
+            if self.lasting.is_some() { "; SET LOCAL synchronous_commit = off" } else { "" };
+        begin + later
+    }
+
+    /// Waits until the organisation's changes up to a sequence, which were read, are on disk: those
+    /// of other replicas need not be.
+    pub(crate) async fn lasting(
+        &self,
+        organisation: OrganisationId,
+        last: i64,
+    ) -> Result<(), sqlx::Error> {
+        let Some(lasting) = &self.lasting else { return Ok(()) };
+        if !lasting.reaches(organisation, last) {
+            lasting::flush(&mut *self.acquire().await?).await?;
+            lasting.note(organisation, last);
         }
-        done
+        Ok(())
     }
 
     /// Runs `work` in one read-only transaction that sees the organisation's rows only, all of them
@@ -222,7 +267,7 @@ impl Database {
              SET LOCAL muster.organisation_id = '{organisation}'; \
              SET LOCAL plan_cache_mode = auto"
         );
-        self.run(begin, work).await
+        self.run(begin, End::Nothing, work).await
     }
 
     /// Runs `work`, one statement that reads, on a connection that sees the organisation's rows only:
@@ -250,10 +295,10 @@ impl Database {
         T: Send + 'static,
         E: From<sqlx::Error> + Send + 'static,
     {
-        self.run("BEGIN READ ONLY".to_owned(), work).await
+        self.run("BEGIN READ ONLY".to_owned(), End::Nothing, work).await
     }
 
-    async fn run<T, E, F>(&self, begin: String, work: F) -> Result<T, E>
+    async fn run<T, E, F>(&self, begin: String, end: End, work: F) -> Result<T, E>
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -262,9 +307,9 @@ impl Database {
         let database = self.clone();
         #[cfg(feature = "failpoints")]
         if crate::failpoint::is_on("mistake-cancellable") {
-            return transaction(database, begin, work).await;
+            return transaction::run(database, begin, end, work).await;
         }
-        let task = self.life.spawn(transaction(database, begin, work).in_current_span());
+        let task = self.life.spawn(transaction::run(database, begin, end, work).in_current_span());
         task.await.unwrap_or_else(failed)
     }
 
@@ -304,51 +349,5 @@ fn failed<T, E: From<sqlx::Error>>(failure: JoinError) -> Result<T, E> {
         Ok(panic) => std::panic::resume_unwind(panic),
         // Nobody aborts these tasks; only a runtime that is shutting down does.
         Err(_) => Err(sqlx::Error::PoolClosed.into()),
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the one place that opens transactions")]
-async fn transaction<T, E, F>(database: Database, begin: String, work: F) -> Result<T, E>
-where
-    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
-    E: From<sqlx::Error>,
-{
-    // As many as there may be may lead to a server that has gone.
-    let mut more = database.pool.size();
-    loop {
-        let mut connection = database.acquire().await?;
-        let failed = match connection.begin_with(AssertSqlSafe(begin.clone())).await {
-            Ok(transaction) => return finish(transaction, work).await,
-            Err(error) => error,
-        };
-        // It may be inside a transaction that failed; the next borrower must not get it.
-        drop(connection.close().await);
-        if more == 0 || !has_gone(&failed) {
-            return Err(failed.into());
-        }
-        more -= 1;
-    }
-}
-
-/// Whether what a connection led to is no longer there.
-fn has_gone(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    matches!(error, sqlx::Error::Io(_)) || matches!(code.as_deref(), Some("57P01" | "57P02"))
-}
-
-async fn finish<T, E, F>(mut transaction: Transaction<'_, Postgres>, work: F) -> Result<T, E>
-where
-    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>>,
-    E: From<sqlx::Error>,
-{
-    match feed::in_transaction(work(&mut transaction)).await {
-        Ok(value) => {
-            transaction.commit().await?;
-            Ok(value)
-        }
-        Err(error) => {
-            transaction.rollback().await?;
-            Err(error)
-        }
     }
 }

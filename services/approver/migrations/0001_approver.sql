@@ -70,6 +70,36 @@ CREATE TABLE change (
 CREATE INDEX change_subject ON change (organisation_id, subject_id, sequence);
 CREATE INDEX change_written_at ON change (written_at);
 
+-- Locks the organisation's feed and appends changes: two statements, each of which sees what was
+-- committed before it, in one round trip (libs/runtime, `feed::append`).
+CREATE FUNCTION feed_append(
+    organisation uuid, at timestamptz, who text, trace text, ids uuid[], kinds smallint[],
+    subjects uuid[], revisions bigint[], befores jsonb[], afters jsonb[], totals bigint[],
+    actives bigint[]
+) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM true FROM approver.feed_lock WHERE organisation_id = organisation FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            INSERT INTO approver.feed_lock (organisation_id) VALUES (organisation) ON CONFLICT DO NOTHING;
+            PERFORM true FROM approver.feed_lock WHERE organisation_id = organisation FOR NO KEY UPDATE;
+        END IF;
+        RETURN QUERY
+        INSERT INTO approver.change (organisation_id, sequence, change_id, written_at, kind, subject_id,
+                            revision, before, after, actor, traceparent, total, active)
+        SELECT organisation, coalesce(last.sequence, 0) + n.position, n.change_id, at, n.kind,
+               n.subject_id, n.revision, n.before, n.after, who, trace,
+               coalesce(last.total, 0) + sum(n.total) OVER (ORDER BY n.position),
+               coalesce(last.active, 0) + sum(n.active) OVER (ORDER BY n.position)
+          FROM unnest(ids, kinds, subjects, revisions, befores, afters, totals, actives)
+               WITH ORDINALITY AS n (change_id, kind, subject_id, revision, before, after,
+                                     total, active, position)
+          LEFT JOIN (SELECT c.sequence, c.total, c.active FROM approver.change AS c
+                      WHERE c.organisation_id = organisation
+                      ORDER BY c.sequence DESC LIMIT 1) AS last ON true
+        RETURNING change.sequence;
+    END
+$$;
+
 -- The service's role works on one organisation at a time: the one set in its transaction. Without
 -- one, a statement fails or finds nothing.
 DO $$
@@ -81,6 +111,10 @@ BEGIN
         IF name <> 'feed_key' THEN
             EXECUTE format(
                 'CREATE POLICY own ON %I USING (organisation_id = current_setting(''muster.organisation_id'')::uuid)', name);
+            -- Plans are made as if all rows were of one organisation: an index that leads to a row is
+            -- better than one that leads to its organisation, also before the next ANALYZE has seen
+            -- how many rows have come (docs/decisions/0023-plans.md).
+            EXECUTE format('ALTER TABLE %I ALTER COLUMN organisation_id SET (n_distinct = 1)', name);
         END IF;
     END LOOP;
 END $$;

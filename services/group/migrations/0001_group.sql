@@ -35,8 +35,9 @@ CREATE TABLE membership (
     organisation_id uuid NOT NULL,
     group_id        uuid NOT NULL,
     user_id         uuid NOT NULL,
-    PRIMARY KEY (organisation_id, group_id, user_id),
-    FOREIGN KEY (organisation_id, group_id) REFERENCES groups ON DELETE CASCADE
+    -- No foreign key to groups: it would be looked up for each of 100,000 who join one group. Whoever
+    -- adds members has locked the group, and whoever deletes it deletes them.
+    PRIMARY KEY (organisation_id, group_id, user_id)
 );
 CREATE INDEX membership_user ON membership (organisation_id, user_id, group_id);
 
@@ -80,6 +81,36 @@ CREATE TABLE change (
 CREATE INDEX change_subject ON change (organisation_id, subject_id, sequence);
 CREATE INDEX change_written_at ON change (written_at);
 
+-- Locks the organisation's feed and appends changes: two statements, each of which sees what was
+-- committed before it, in one round trip (libs/runtime, `feed::append`).
+CREATE FUNCTION feed_append(
+    organisation uuid, at timestamptz, who text, trace text, ids uuid[], kinds smallint[],
+    subjects uuid[], revisions bigint[], befores jsonb[], afters jsonb[], totals bigint[],
+    actives bigint[]
+) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM true FROM groups.feed_lock WHERE organisation_id = organisation FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            INSERT INTO groups.feed_lock (organisation_id) VALUES (organisation) ON CONFLICT DO NOTHING;
+            PERFORM true FROM groups.feed_lock WHERE organisation_id = organisation FOR NO KEY UPDATE;
+        END IF;
+        RETURN QUERY
+        INSERT INTO groups.change (organisation_id, sequence, change_id, written_at, kind, subject_id,
+                            revision, before, after, actor, traceparent, total, active)
+        SELECT organisation, coalesce(last.sequence, 0) + n.position, n.change_id, at, n.kind,
+               n.subject_id, n.revision, n.before, n.after, who, trace,
+               coalesce(last.total, 0) + sum(n.total) OVER (ORDER BY n.position),
+               coalesce(last.active, 0) + sum(n.active) OVER (ORDER BY n.position)
+          FROM unnest(ids, kinds, subjects, revisions, befores, afters, totals, actives)
+               WITH ORDINALITY AS n (change_id, kind, subject_id, revision, before, after,
+                                     total, active, position)
+          LEFT JOIN (SELECT c.sequence, c.total, c.active FROM groups.change AS c
+                      WHERE c.organisation_id = organisation
+                      ORDER BY c.sequence DESC LIMIT 1) AS last ON true
+        RETURNING change.sequence;
+    END
+$$;
+
 -- The service's role works on one organisation at a time: the one set in its transaction. Without
 -- one, a statement fails or finds nothing.
 DO $$
@@ -91,6 +122,10 @@ BEGIN
         IF name <> 'feed_key' THEN
             EXECUTE format(
                 'CREATE POLICY own ON %I USING (organisation_id = current_setting(''muster.organisation_id'')::uuid)', name);
+            -- Plans are made as if all rows were of one organisation: an index that leads to a row is
+            -- better than one that leads to its organisation, also before the next ANALYZE has seen
+            -- how many rows have come (docs/decisions/0023-plans.md).
+            EXECUTE format('ALTER TABLE %I ALTER COLUMN organisation_id SET (n_distinct = 1)', name);
         END IF;
     END LOOP;
 END $$;

@@ -62,6 +62,33 @@ impl Turns {
         let _turn = self.turns.acquire().await;
         self.database.read(organisation, work).await
     }
+
+    /// The same by one statement.
+    pub(super) async fn point<T, F>(
+        &self,
+        organisation: OrganisationId,
+        work: F,
+    ) -> Result<T, Refusal>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Refusal>>
+            + Clone
+            + Send
+            + 'static,
+        T: Send + 'static,
+    {
+        // Nobody closes it.
+        let _turn = self.turns.acquire().await;
+        self.database.point(organisation, work).await
+    }
+
+    /// Waits until changes that were read are on disk.
+    pub(super) async fn lasting(
+        &self,
+        organisation: OrganisationId,
+        last: i64,
+    ) -> Result<(), sqlx::Error> {
+        self.database.lasting(organisation, last).await
+    }
 }
 
 /// The changes after a position, at most [`BATCH`].

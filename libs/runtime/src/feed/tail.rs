@@ -116,8 +116,12 @@ impl Tail {
         let organisation = self.organisation;
         let changes = self
             .turns
-            .read(organisation, move |c| Box::pin(read::after(c, organisation, position)))
+            .point(organisation, move |c| Box::pin(read::after(c, organisation, position)))
             .await?;
+        if let Some(last) = changes.last() {
+            // Nobody is told what a crash could take back.
+            self.turns.lasting(organisation, last.sequence).await?;
+        }
         Ok(changes.into_iter().map(Arc::new).collect())
     }
 }

@@ -159,10 +159,20 @@ pub(crate) async fn update(
     asked: bool,
 ) -> Result<Written, Failure> {
     let Update { organisation, id, actor, now, .. } = update;
+    // Whoever deletes a user locks that user first, too.
+    let known = match &update.members {
+        Members::Delta { add, .. } => {
+            Some(existing(connection, organisation, add.clone(), asked).await?)
+        }
+        _ => None,
+    };
     let old = lock(connection, organisation, id).await?;
     expect(&old, update.expected)?;
     let (add, remove) = difference(connection, organisation, id, update.members).await?;
-    let (users, unknown) = existing(connection, organisation, add, asked).await?;
+    let (users, unknown) = match known {
+        Some(known) => known,
+        None => existing(connection, organisation, add, asked).await?,
+    };
     refuse(&unknown, update.refuse_unknown)?;
     let added = membership::add(connection, organisation, id, users).await?;
     let removed = membership::remove(connection, organisation, id, remove).await?;
@@ -293,7 +303,10 @@ pub(crate) async fn delete(
     let old = lock(connection, organisation, id).await?;
     expect(&old, expected)?;
     sqlx::query!(
-        "DELETE FROM groups.groups WHERE organisation_id = $1 AND group_id = $2",
+        "WITH members AS (
+             DELETE FROM groups.membership WHERE organisation_id = $1 AND group_id = $2
+         )
+         DELETE FROM groups.groups WHERE organisation_id = $1 AND group_id = $2",
         organisation as OrganisationId,
         id as GroupId,
     )

@@ -415,7 +415,12 @@ pub(crate) async fn delete(
     let old = lock(connection, organisation, id).await?;
     expect(&old, expected)?;
     sqlx::query!(
-        "DELETE FROM identity.users WHERE organisation_id = $1 AND user_id = $2",
+        "WITH emails AS (
+             DELETE FROM identity.user_email WHERE organisation_id = $1 AND user_id = $2
+         ), listed AS (
+             DELETE FROM identity.listed_user WHERE organisation_id = $1 AND user_id = $2
+         )
+         DELETE FROM identity.users WHERE organisation_id = $1 AND user_id = $2",
         organisation as OrganisationId,
         id as UserId,
     )
