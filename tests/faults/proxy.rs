@@ -144,9 +144,10 @@ impl Inner {
 
     /// Whether this holds the commit that shall be cut off.
     fn is_cut_here(&self, sent: &[u8]) -> bool {
-        const COMMIT: &[u8] = b"COMMIT\0";
+        // By itself, or with the wait for the disk behind it.
+        const COMMIT: [&[u8]; 2] = [b"COMMIT\0", b"COMMIT;"];
         if self.until_cut.load(Ordering::Relaxed) == 0
-            || !sent.windows(COMMIT.len()).any(|bytes| bytes == COMMIT)
+            || !sent.windows(COMMIT[0].len()).any(|bytes| COMMIT.contains(&bytes))
         {
             return false;
         }
