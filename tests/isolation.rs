@@ -8,6 +8,7 @@ use muster_proto::identity::v1::{
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 
+use crate::support::feed::sql;
 use crate::support::system::{System, Tenant, both, together};
 
 const SERVICES: [(&str, &str); 3] =
@@ -197,8 +198,7 @@ async fn without_an_organisation_a_statement_finds_nothing() {
 
 #[tokio::test]
 async fn every_table_has_row_level_security_and_every_key_begins_with_the_organisation() {
-    let url = together().database_url("postgres");
-    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let mut connection = sql(together()).await;
     let open: Vec<String> = sqlx::query_scalar(
         "SELECT c.oid::regclass::text FROM pg_class AS c
           WHERE c.relkind = 'r' AND c.relnamespace IN ('identity'::regnamespace, 'groups'::regnamespace, 'approver'::regnamespace)
@@ -235,7 +235,7 @@ async fn every_table_has_row_level_security_and_every_key_begins_with_the_organi
 /// of many thousands each check could read all of them.
 #[tokio::test]
 async fn no_foreign_key_is_checked_for_rows_that_come_by_the_thousand() {
-    let mut connection = PgConnection::connect(&together().database_url("postgres")).await.unwrap();
+    let mut connection = sql(together()).await;
     let checked: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT conrelid::regclass::text FROM pg_constraint
           WHERE contype = 'f' AND connamespace IN
@@ -266,7 +266,7 @@ async fn no_foreign_key_is_checked_for_rows_that_come_by_the_thousand() {
 /// told that there is one.
 #[tokio::test]
 async fn no_plan_depends_on_how_large_organisations_were() {
-    let mut connection = PgConnection::connect(&together().database_url("postgres")).await.unwrap();
+    let mut connection = sql(together()).await;
     let told: Vec<(String, Option<String>)> = sqlx::query_as(
         "SELECT attrelid::regclass::text, attoptions[1] FROM pg_attribute AS a
            JOIN pg_class AS c ON c.oid = a.attrelid AND c.relkind = 'r'
@@ -296,8 +296,7 @@ async fn the_script_for_citus_distributes_every_table_of_an_organisation() {
         script.lines().filter_map(|line| named(line, "create_reference_table")).collect();
     assert_eq!(everywhere, ["identity.organisation"]);
 
-    let url = together().database_url("postgres");
-    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let mut connection = sql(together()).await;
     let tables: Vec<String> = sqlx::query_scalar(
         "SELECT schemaname || '.' || tablename FROM pg_tables
           WHERE schemaname IN ('identity', 'groups', 'approver')",

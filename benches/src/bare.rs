@@ -60,7 +60,7 @@ pub(crate) async fn run(
     clients: usize,
     length: Duration,
 ) -> anyhow::Result<f64> {
-    let script = machine.folder().join("script.sql");
+    let script = machine.script();
     fs::write(&script, operation.script(seed))?;
     let mut pgbench = Command::new(pgbench()?);
     pgbench

@@ -1,7 +1,6 @@
 //! What is done to many people at once: how long it takes, and how much memory.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -10,11 +9,10 @@ use muster_proto::identity::v1::import_service_client::ImportServiceClient;
 use muster_proto::identity::v1::{
     CreateImportRequest, GetImportRequest, ImportState, StartImportRequest,
 };
-use serde_json::{Value, json};
 use tonic::transport::Endpoint;
 
-use crate::load::Connection;
-use crate::seed::{self, CONNECTIONS, Seed, join_all};
+use crate::load::{Connection, each};
+use crate::seed::{self, Seed, group};
 use crate::system::{Composition, Machine, System};
 
 /// How many users are updated.
@@ -45,10 +43,10 @@ pub(crate) async fn run(machine: &Machine, seed: &Seed) -> anyhow::Result<()> {
     let updated = size.min(UPDATED);
     each(&system, key, updated, async |connection, at| {
         let path = format!("/scim/v2/Users/{}", ids[at]);
-        expect(connection, Method::GET, &path, None, 200).await?;
+        connection.expect(Method::GET, &path, None, 200).await?;
         let mut user = seed::user(at);
         user["title"] = format!("Engineer {run}").into();
-        expect(connection, Method::PUT, &path, Some(&user), 200).await.map(drop)
+        connection.expect(Method::PUT, &path, Some(&user), 200).await.map(drop)
     })
     .await?;
     rows.push(done(&system, "a GET and a PUT of each", updated, begun)?);
@@ -57,7 +55,7 @@ pub(crate) async fn run(machine: &Machine, seed: &Seed) -> anyhow::Result<()> {
     each(&system, key, GROUPS.0, async |connection, at| {
         let of = (0..GROUPS.1).map(|n| &ids[(at * GROUPS.1 + n) % ids.len()]);
         let group = group(&format!("Group {at} of {run}"), of);
-        expect(connection, Method::POST, "/scim/v2/Groups", Some(&group), 201).await.map(drop)
+        connection.create("Groups", &group).await.map(drop)
     })
     .await?;
     let what = format!("a POST of a group of {}", GROUPS.1);
@@ -67,9 +65,7 @@ pub(crate) async fn run(machine: &Machine, seed: &Seed) -> anyhow::Result<()> {
     let begun = begin(&system)?;
     let name = format!("Everybody of {run}");
     let everybody = group(&name, ids.iter());
-    let made =
-        expect(&mut connection, Method::POST, "/scim/v2/Groups", Some(&everybody), 201).await?;
-    let path = format!("/scim/v2/Groups/{}", made["id"].as_str().context("a group has an id")?);
+    let path = format!("/scim/v2/Groups/{}", connection.create("Groups", &everybody).await?);
     rows.push(done(&system, &format!("a POST of a group of {size}"), 1, begun)?);
 
     for (what, members) in [
@@ -79,7 +75,7 @@ pub(crate) async fn run(machine: &Machine, seed: &Seed) -> anyhow::Result<()> {
     ] {
         let begun = begin(&system)?;
         let group = group(&name, members.iter());
-        expect(&mut connection, Method::PUT, &path, Some(&group), 200).await?;
+        connection.expect(Method::PUT, &path, Some(&group), 200).await?;
         rows.push(done(&system, what, 1, begun)?);
     }
 
@@ -137,7 +133,7 @@ fn told(system: &System) -> String {
     told.trim_end().to_owned()
 }
 
-pub(crate) fn begin(system: &System) -> anyhow::Result<Instant> {
+fn begin(system: &System) -> anyhow::Result<Instant> {
     system.forget_peak()?;
     Ok(Instant::now())
 }
@@ -147,45 +143,6 @@ fn done(system: &System, what: &str, count: usize, begun: Instant) -> anyhow::Re
     let peak = system.peak().context("there is no process")?;
     eprintln!("{what}: {count} in {seconds:.1} s, {peak:.0} MiB");
     Ok(Done { what: what.to_owned(), count, seconds, peak })
-}
-
-fn group<'a>(name: &str, members: impl Iterator<Item = &'a String>) -> Value {
-    let members: Vec<Value> = members.map(|id| json!({"value": id})).collect();
-    json!({"displayName": name, "members": members})
-}
-
-/// Does something `count` times, over as many connections as Okta is thought to have.
-pub(crate) async fn each<F>(system: &System, key: &str, count: usize, work: F) -> anyhow::Result<()>
-where
-    F: AsyncFn(&mut Connection, usize) -> anyhow::Result<()>,
-{
-    let next = AtomicUsize::new(0);
-    let workers = (0..CONNECTIONS).map(|_| async {
-        let mut connection = Connection::open(&system.address, key).await?;
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= count {
-                return anyhow::Ok(());
-            }
-            work(&mut connection, at).await?;
-        }
-    });
-    join_all(workers).await.into_iter().collect()
-}
-
-/// Sends a request; the answer, whose status must be this.
-pub(crate) async fn expect(
-    connection: &mut Connection,
-    method: Method,
-    path: &str,
-    body: Option<&Value>,
-    expected: u16,
-) -> anyhow::Result<Value> {
-    let body = body.map(ToString::to_string).unwrap_or_default();
-    let (status, answer) = connection.send(method, path, body.into()).await?;
-    let told = || String::from_utf8_lossy(&answer[..answer.len().min(300)]).into_owned();
-    ensure!(status == expected, "{status}: {}", told());
-    serde_json::from_slice(&answer).with_context(told)
 }
 
 /// Imports a file of people, as the console does.

@@ -1,20 +1,26 @@
 //! A closed loop: each connection sends its next request when it has the answer to the last.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
+use futures::future::join_all;
 use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::operation::Operation;
 use crate::seed::Seed;
 use crate::system::System;
+
+/// How many connections do a thing for each of many.
+const CONNECTIONS: usize = 32;
 
 /// A connection that is kept.
 pub(crate) struct Connection {
@@ -61,6 +67,47 @@ impl Connection {
         let status = answer.status().as_u16();
         Ok((status, answer.into_body().collect().await?.to_bytes()))
     }
+
+    /// Sends a request; the answer, whose status must be this.
+    pub(crate) async fn expect(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        expected: u16,
+    ) -> anyhow::Result<Value> {
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        let (status, answer) = self.send(method, path, body.into()).await?;
+        let told = || String::from_utf8_lossy(&answer[..answer.len().min(300)]).into_owned();
+        ensure!(status == expected, "{status}: {}", told());
+        serde_json::from_slice(&answer).with_context(told)
+    }
+
+    /// Creates a resource below an endpoint; its id.
+    pub(crate) async fn create(&mut self, endpoint: &str, body: &Value) -> anyhow::Result<String> {
+        let path = format!("/scim/v2/{endpoint}");
+        let made = self.expect(Method::POST, &path, Some(body), 201).await?;
+        Ok(made["id"].as_str().context("a resource has an id")?.to_owned())
+    }
+}
+
+/// Does something `count` times, over as many connections as Okta is thought to have.
+pub(crate) async fn each<F>(system: &System, key: &str, count: usize, work: F) -> anyhow::Result<()>
+where
+    F: AsyncFn(&mut Connection, usize) -> anyhow::Result<()>,
+{
+    let next = AtomicUsize::new(0);
+    let workers = (0..CONNECTIONS).map(|_| async {
+        let mut connection = Connection::open(&system.address, key).await?;
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                return anyhow::Ok(());
+            }
+            work(&mut connection, at).await?;
+        }
+    });
+    join_all(workers).await.into_iter().collect()
 }
 
 /// Loads a system with one operation on organisations, each connection on one.
@@ -101,7 +148,7 @@ pub(crate) async fn run(
         anyhow::Ok((times, errors))
     });
     let mut outcome = Outcome { times: Vec::new(), errors: 0, elapsed: Duration::ZERO };
-    for done in crate::seed::join_all(tasks).await {
+    for done in join_all(tasks).await {
         let (times, errors) = done?;
         outcome.times.extend(times);
         outcome.errors += errors;

@@ -4,6 +4,7 @@
 
 mod bare;
 mod bulk;
+mod floor;
 mod load;
 mod operation;
 mod seed;
@@ -14,6 +15,7 @@ mod table;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
 use crate::load::Outcome;
@@ -29,6 +31,9 @@ struct Cli {
     command: Option<Command>,
     #[command(flatten)]
     run: RunArgs,
+    /// Where the database is kept from one run to the next
+    #[arg(long, global = true, default_value = "target/bench", value_name = "FOLDER")]
+    folder: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,6 +42,10 @@ enum Command {
     Telemetry(TelemetryArgs),
     /// What is done to many people at once, with an initial sync, groups and a file: how long it takes
     Bulk(BulkArgs),
+    /// What any server of HTTP costs here: one that does nothing but the bare statements
+    Floor(floor::FloorArgs),
+    #[command(hide = true)]
+    Serve(floor::ServeArgs),
     /// A bit of everything for a long time: how much memory the processes have, minute by minute
     Soak(SoakArgs),
 }
@@ -46,9 +55,6 @@ struct BulkArgs {
     /// How many users the organisation has
     #[arg(long, default_value_t = 100_000, value_name = "NUMBER")]
     users: u32,
-    /// Where the database is kept from one run to the next
-    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
-    folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -62,9 +68,6 @@ struct SoakArgs {
     /// Which composition
     #[arg(long, default_value = "one", value_name = "one|four")]
     composition: Composition,
-    /// Where the database is kept from one run to the next
-    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
-    folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -93,9 +96,6 @@ struct RunArgs {
     /// Where to write the table as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where the database is kept from one run to the next
-    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
-    folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -109,49 +109,54 @@ struct TelemetryArgs {
     /// How long a round is
     #[arg(long, default_value_t = 4, value_name = "SECONDS")]
     seconds: u64,
-    /// Where the database is kept from one run to the next
-    #[arg(long, default_value = "target/bench", value_name = "FOLDER")]
-    folder: PathBuf,
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
-        None => run(cli.run).await,
-        Some(Command::Telemetry(args)) => telemetry(args).await,
-        Some(Command::Bulk(args)) => {
-            let machine = Machine::start(&args.folder).await?;
-            let seed = Seed::grow(&machine, args.users, 0).await?;
-            bulk::run(&machine, &seed).await?;
-            machine.stop().await
-        }
-        Some(Command::Soak(args)) => {
-            let machine = Machine::start(&args.folder).await?;
-            let seed = Seed::grow(&machine, args.users, 0).await?;
-            let sink = sink::start().await?;
-            let traced = traced(&sink);
-            bulk::soak(&machine, &seed, args.composition, args.minutes, &traced).await?;
-            machine.stop().await
+        Some(Command::Serve(args)) => tokio::runtime::Runtime::new()?.block_on(floor::serve(args)),
+        command => {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            // The other core is for what is loaded.
+            let runtime = runtime.worker_threads(1).enable_all().build()?;
+            runtime.block_on(measure(cli.folder, command, cli.run))
         }
     }
 }
 
-async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let machine = Machine::start(&args.folder).await?;
+async fn measure(folder: PathBuf, command: Option<Command>, args: RunArgs) -> anyhow::Result<()> {
+    let machine = Machine::start(&folder).await?;
+    match command {
+        None => run(&machine, args).await?,
+        Some(Command::Floor(args)) => floor::run(&machine, args).await?,
+        Some(Command::Telemetry(args)) => telemetry(&machine, args).await?,
+        Some(Command::Bulk(args)) => {
+            bulk::run(&machine, &Seed::grow(&machine, args.users, 0).await?).await?;
+        }
+        Some(Command::Soak(args)) => {
+            let seed = Seed::grow(&machine, args.users, 0).await?;
+            let sink = sink::start().await?;
+            bulk::soak(&machine, &seed, args.composition, args.minutes, &traced(&sink)).await?;
+        }
+        Some(Command::Serve(_)) => bail!("it serves what another process measures"),
+    }
+    machine.stop().await
+}
+
+async fn run(machine: &Machine, args: RunArgs) -> anyhow::Result<()> {
     let mut sizes = args.users.clone();
     sizes.extend(args.large.then_some(1_000_000));
     let mut seeds = Vec::new();
     for size in sizes {
-        seeds.push(Seed::grow(&machine, size, 0).await?);
+        seeds.push(Seed::grow(machine, size, 0).await?);
     }
     let mut many = Vec::new();
     if args.organisations > 1 {
         for number in 1..=args.organisations {
-            many.push(Seed::grow(&machine, 1_000, number).await?);
+            many.push(Seed::grow(machine, 1_000, number).await?);
         }
     }
-    bare::prepare(&machine, seeds.iter().chain(many.first())).await?;
+    bare::prepare(machine, seeds.iter().chain(many.first())).await?;
     let mut table = Table::default();
     let sink = sink::start().await?;
     let traced = traced(&sink);
@@ -169,7 +174,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
             for &operation in fitting.filter(chosen) {
                 for &connections in &args.connections {
                     let bare =
-                        bare::run(&machine, operation, &seeds[0], connections, seconds).await?;
+                        bare::run(machine, operation, &seeds[0], connections, seconds).await?;
                     let cpu = system.cpu();
                     let outcome =
                         load::run(&system, operation, seeds, connections, seconds).await?;
@@ -189,7 +194,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     if let Some(file) = args.json {
         std::fs::write(file, table.to_json()?)?;
     }
-    machine.stop().await
+    Ok(())
 }
 
 /// One trace in a hundred, all metrics and logs, to a collector.
@@ -203,9 +208,8 @@ fn traced(collector: &str) -> [(&str, &str); 4] {
 }
 
 /// Rounds with telemetry and without, in turn, so that what else the machine does falls on both.
-async fn telemetry(args: TelemetryArgs) -> anyhow::Result<()> {
-    let machine = Machine::start(&args.folder).await?;
-    let seed = Seed::grow(&machine, 1_000, 0).await?;
+async fn telemetry(machine: &Machine, args: TelemetryArgs) -> anyhow::Result<()> {
+    let seed = Seed::grow(machine, 1_000, 0).await?;
     let sink = sink::start().await?;
     let exported = traced(&sink);
     let seconds = Duration::from_secs(args.seconds);
@@ -245,5 +249,5 @@ async fn telemetry(args: TelemetryArgs) -> anyhow::Result<()> {
         with.stop()?;
         without.stop()?;
     }
-    machine.stop().await
+    Ok(())
 }

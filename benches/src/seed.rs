@@ -1,16 +1,16 @@
 //! Organisations of so many users, made once as Okta makes them, and kept.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
-use crate::bulk;
-use crate::load::Connection;
+use crate::load::{Connection, each};
 use crate::system::{Composition, Machine, System};
 
 /// An organisation to ask about.
@@ -31,9 +31,6 @@ struct Kept {
     key: String,
     groups: BTreeMap<u32, String>,
 }
-
-/// How many connections send it.
-pub(crate) const CONNECTIONS: usize = 32;
 
 impl Seed {
     /// The organisation of that size; made where there is none yet.
@@ -96,6 +93,12 @@ pub(crate) fn person(name: &str) -> Value {
     })
 }
 
+/// A group of that name and of these users.
+pub(crate) fn group<'a>(name: &str, members: impl Iterator<Item = &'a String>) -> Value {
+    let members: Vec<Value> = members.map(|id| json!({"value": id})).collect();
+    json!({"displayName": name, "members": members})
+}
+
 /// A new organisation.
 pub(crate) struct New {
     pub(crate) organisation: String,
@@ -122,13 +125,10 @@ pub(crate) async fn organisation(
 /// The initial sync of so many users: looks for each, and creates each; their ids.
 async fn sync(system: &System, key: &str, size: usize) -> anyhow::Result<Vec<String>> {
     let ids = tokio::sync::Mutex::new(vec![String::new(); size]);
-    bulk::each(system, key, size, async |connection, at| {
+    each(system, key, size, async |connection, at| {
         let filter = format!("/scim/v2/Users?filter=userName%20eq%20%22{}%22", user_name(at));
-        bulk::expect(connection, Method::GET, &filter, None, 200).await?;
-        let user = user(at);
-        let made =
-            bulk::expect(connection, Method::POST, "/scim/v2/Users", Some(&user), 201).await?;
-        let id = made["id"].as_str().context("a user has an id")?.to_owned();
+        connection.expect(Method::GET, &filter, None, 200).await?;
+        let id = connection.create("Users", &user(at)).await?;
         ids.lock().await[at] = id;
         Ok(())
     })
@@ -140,7 +140,7 @@ async fn sync(system: &System, key: &str, size: usize) -> anyhow::Result<Vec<Str
 async fn make(machine: &Machine, size: u32, name: &str) -> anyhow::Result<Kept> {
     let system = machine.run(Composition::One, &[])?;
     let New { organisation, key } = self::organisation(machine, &system, name).await?;
-    let begun = bulk::begin(&system)?;
+    let begun = Instant::now();
     let ids = sync(&system, &key, size as usize).await?;
     let seconds = begun.elapsed().as_secs_f64();
     eprintln!(
@@ -152,21 +152,11 @@ async fn make(machine: &Machine, size: u32, name: &str) -> anyhow::Result<Kept> 
     let mut groups = BTreeMap::new();
     let mut connection = Connection::open(&system.address, &key).await?;
     for members in [10, 10_000, 100_000].into_iter().filter(|members| *members <= size) {
-        let list: Vec<Value> =
-            ids.iter().take(members as usize).map(|id| json!({"value": id})).collect();
-        let group = json!({"displayName": format!("Group of {members}"), "members": list});
-        let made =
-            bulk::expect(&mut connection, Method::POST, "/scim/v2/Groups", Some(&group), 201)
-                .await?;
-        groups.insert(members, made["id"].as_str().context("a group has an id")?.to_owned());
+        let group = group(&format!("Group of {members}"), ids.iter().take(members as usize));
+        groups.insert(members, connection.create("Groups", &group).await?);
     }
     system.stop()?;
     let mut sql = PgConnection::connect(&machine.url("postgres")).await?;
     sqlx::query("VACUUM ANALYZE").execute(&mut sql).await?;
     Ok(Kept { organisation, key, groups })
-}
-
-/// Runs all of them side by side on this task.
-pub(crate) async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    futures::future::join_all(futures).await
 }

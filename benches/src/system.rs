@@ -78,9 +78,30 @@ impl Machine {
         self.folder.join("data/socket")
     }
 
+    /// What pgbench runs.
+    pub(crate) fn script(&self) -> PathBuf {
+        self.folder.join("script.sql")
+    }
+
     /// Where files of a run may be.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Runs the server that does what the last script for pgbench does, on so many users.
+    pub(crate) fn floor(&self, users: u32) -> anyhow::Result<System> {
+        let mut system = System {
+            address: String::new(),
+            processes: Vec::new(),
+            program: std::env::current_exe()?,
+            variables: Vec::new(),
+        };
+        let (script, url) = (self.script(), self.url("postgres"));
+        let script = script.to_str().context("a folder in UTF-8")?;
+        let users = users.to_string();
+        let args = ["serve", "--script", script, "--database-url", &url, "--users", &users];
+        system.address = host(&system.start("floor", &args, &["SCIM base URL"], &[])?[0])?;
+        Ok(system)
     }
 
     /// Runs Muster with these variables.

@@ -48,7 +48,7 @@ struct Remembered {
 
 impl Row {
     pub(crate) fn new(
-        composition: Composition,
+        composition: impl fmt::Display,
         seeds: &[Seed],
         operation: Operation,
         connections: usize,

@@ -69,7 +69,7 @@ impl Settings {
     /// As things are, with nothing typed.
     async fn load(gateway: &Gateway, signed: &Signed) -> Result<Self, Problem> {
         let organisation_id = signed.organisation_id().to_owned();
-        let parts = gateway.parts.clone();
+        let parts = &gateway.parts;
         let (mut keys, mut admins, mut audit) =
             (parts.api_keys.clone(), parts.admins.clone(), parts.audit.clone());
         let (keys, admins, audit) = tokio::try_join!(

@@ -58,7 +58,7 @@ pub trait Keeper: Send + Sync + 'static {
         take: Take,
     ) -> BoxFuture<'_, Result<bool, sqlx::Error>>;
 
-    /// The users of whom something else is known than this.
+    /// The users of whom something else is known than this; by one statement.
     fn differing(
         connection: &mut PgConnection,
         organisation: OrganisationId,

@@ -39,7 +39,6 @@ pub use self::settings::Settings;
 pub use self::token::{Position, TokenKey, token_position};
 pub use self::watch::{Watch, Watched};
 use crate::id::{AdminId, ApiKeyId, OrganisationId, Revision};
-use crate::postgres::is_distributed;
 use crate::telemetry;
 use muster_proto::feed::v1 as proto;
 
@@ -234,24 +233,36 @@ pub struct Head {
     pub active: i64,
 }
 
+/// A transaction, as [`append`] looks at it.
+struct Appending {
+    /// Whether it runs on Citus.
+    distributed: bool,
+    /// The last sequence that it has appended; 0 before it knows.
+    last: Cell<Option<i64>>,
+}
+
 tokio::task_local! {
-    /// The last sequence that the transaction of this task has appended; 0 before it knows.
-    static APPENDED: Cell<Option<i64>>;
+    /// The transaction that this task runs. Whoever runs none of `Database` (a test) has none, and
+    /// looks after what it appends.
+    static APPENDING: Appending;
 }
 
 /// Runs a transaction's work, in which [`append`] may be called once, and tells the last sequence
 /// that it has appended.
-pub(crate) async fn in_transaction<F: Future>(work: F) -> (F::Output, Option<i64>) {
+pub(crate) async fn in_transaction<F: Future>(
+    distributed: bool,
+    work: F,
+) -> (F::Output, Option<i64>) {
     let noted = async {
         let done = work.await;
-        (done, APPENDED.with(Cell::get))
+        (done, APPENDING.with(|appending| appending.last.get()))
     };
-    APPENDED.scope(Cell::new(None), noted).await
+    APPENDING.scope(Appending { distributed, last: Cell::new(None) }, noted).await
 }
 
-/// Notes what the transaction has appended. Whoever runs none of `Database` (a test) looks after it.
+/// Notes what the transaction has appended.
 fn appended(last: i64) -> i64 {
-    let _ = APPENDED.try_with(|appended| appended.set(Some(last)));
+    let _ = APPENDING.try_with(|appending| appending.last.set(Some(last)));
     last
 }
 
@@ -285,7 +296,7 @@ pub async fn append(
     crate::failpoint::crash("feed-before-lock");
     // Two statements, each of which sees what was committed before it: a server's function runs
     // them in one round trip, which Citus does not.
-    let at_once = !is_distributed();
+    let at_once = !APPENDING.try_with(|appending| appending.distributed).unwrap_or(false);
     #[cfg(feature = "failpoints")]
     let at_once = at_once && !crate::failpoint::is_on("feed-after-lock");
     if at_once {
@@ -370,7 +381,7 @@ pub async fn append_kept(
 
 /// Notes that the transaction appends; what it had appended before stood without the lock.
 fn appends_once() -> Result<(), sqlx::Error> {
-    let before = APPENDED.try_with(|appended| appended.replace(Some(0)));
+    let before = APPENDING.try_with(|appending| appending.last.replace(Some(0)));
     if before.is_ok_and(|before| before.is_some()) {
         Err(broken("a transaction appends once"))
     } else {

@@ -23,7 +23,6 @@ mod transaction;
 use lasting::Lasting;
 use point::Points;
 use transaction::End;
-pub(crate) use transaction::is_distributed;
 
 /// How to reach a service's schema.
 #[derive(Clone)]

@@ -37,7 +37,7 @@ impl From<sqlx::Error> for Refusal {
 /// watch, the calls of others find a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Turns {
-    database: Database,
+    pub(super) database: Database,
     turns: Arc<Semaphore>,
 }
 
@@ -46,25 +46,8 @@ impl Turns {
         Self { database, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// Reads as one of an organisation when its turn has come.
+    /// Reads by one statement, as one of an organisation, when its turn has come.
     pub(super) async fn read<T, F>(
-        &self,
-        organisation: OrganisationId,
-        work: F,
-    ) -> Result<T, Refusal>
-    where
-        F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Refusal>>
-            + Send
-            + 'static,
-        T: Send + 'static,
-    {
-        // Nobody closes it.
-        let _turn = self.turns.acquire().await;
-        self.database.read(organisation, work).await
-    }
-
-    /// The same by one statement.
-    pub(super) async fn point<T, F>(
         &self,
         organisation: OrganisationId,
         work: F,
@@ -79,15 +62,6 @@ impl Turns {
         // Nobody closes it.
         let _turn = self.turns.acquire().await;
         self.database.point(organisation, work).await
-    }
-
-    /// Waits until changes that were read are on disk.
-    pub(super) async fn lasting(
-        &self,
-        organisation: OrganisationId,
-        last: i64,
-    ) -> Result<(), sqlx::Error> {
-        self.database.lasting(organisation, last).await
     }
 }
 

@@ -116,11 +116,11 @@ impl Tail {
         let organisation = self.organisation;
         let changes = self
             .turns
-            .point(organisation, move |c| Box::pin(read::after(c, organisation, position)))
+            .read(organisation, move |c| Box::pin(read::after(c, organisation, position)))
             .await?;
         if let Some(last) = changes.last() {
             // Nobody is told what a crash could take back.
-            self.turns.lasting(organisation, last.sequence).await?;
+            self.turns.database.lasting(organisation, last.sequence).await?;
         }
         Ok(changes.into_iter().map(Arc::new).collect())
     }

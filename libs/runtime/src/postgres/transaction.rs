@@ -19,16 +19,6 @@ pub(super) enum End {
     LastingIfAppended(OrganisationId),
 }
 
-tokio::task_local! {
-    /// Whether the transaction of this task runs on Citus.
-    static DISTRIBUTED: bool;
-}
-
-/// Whether the transaction of this task runs on Citus.
-pub(crate) fn is_distributed() -> bool {
-    DISTRIBUTED.try_with(|distributed| *distributed).unwrap_or(false)
-}
-
 pub(super) async fn run<T, E, F>(
     database: Database,
     begin: String,
@@ -79,8 +69,8 @@ where
     if let Err(error) = open.connection.execute(AssertSqlSafe(begin.to_owned())).await {
         return Err((error, work));
     }
-    let work = feed::in_transaction(work(&mut *open.connection));
-    let (done, appended) = DISTRIBUTED.scope(database.lasting.is_none(), work).await;
+    let work = work(&mut *open.connection);
+    let (done, appended) = feed::in_transaction(database.lasting.is_none(), work).await;
     let ended = match done {
         Ok(_) => open.commit(database, end, appended).await,
         Err(_) => open.roll_back().await,
@@ -106,12 +96,13 @@ impl Open<'_> {
         if !matches!(end, End::Nothing) {
             crate::failpoint::crash("commit-before");
         }
-        let lasts = match (end, appended) {
+        let organisation = match (end, appended) {
             (End::Nothing, _) | (End::LastingIfAppended(_), None) => None,
             (End::Lasting(organisation) | End::LastingIfAppended(organisation), _) => {
-                database.lasting.as_ref().zip(Some(organisation))
+                Some(organisation)
             }
         };
+        let lasts = database.lasting.as_ref().zip(organisation);
         let committed = if lasts.is_some() {
             // In one message: the statement after `COMMIT` is a transaction of its own.
             let commit = format!("COMMIT; {}", lasting::FLUSH);

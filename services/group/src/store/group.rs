@@ -158,17 +158,17 @@ pub(crate) async fn update(
     update: Update,
     asked: bool,
 ) -> Result<Written, Failure> {
-    let Update { organisation, id, actor, now, .. } = update;
+    let Update { organisation, id, mut members, actor, now, .. } = update;
     // Whoever deletes a user locks that user first, too.
-    let known = match &update.members {
+    let known = match &mut members {
         Members::Delta { add, .. } => {
-            Some(existing(connection, organisation, add.clone(), asked).await?)
+            Some(existing(connection, organisation, std::mem::take(add), asked).await?)
         }
         _ => None,
     };
     let old = lock(connection, organisation, id).await?;
     expect(&old, update.expected)?;
-    let (add, remove) = difference(connection, organisation, id, update.members).await?;
+    let (add, remove) = difference(connection, organisation, id, members).await?;
     let (users, unknown) = match known {
         Some(known) => known,
         None => existing(connection, organisation, add, asked).await?,
