@@ -253,10 +253,10 @@ fn resources() {
         for resource_type in [&USER_TYPE, &GROUP_TYPE] {
             match resource::read(body.clone(), resource_type) {
                 // Canonical form is canonical.
-                Ok(read) => {
+                Ok(mut read) => {
                     let again = resource::read(Value::Object(read.clone()), resource_type);
                     assert_eq!(again.unwrap(), read, "{body}");
-                    if let Err(error) = members::members_of(&read, &LIMITS) {
+                    if let Err(error) = members::take_members(&mut read, &LIMITS) {
                         is_clear(&error);
                     }
                 }

@@ -23,11 +23,11 @@ const LARGE: [(&str, &str); 5] = [
         "how many a filter finds is told: here, everybody",
     ),
     (
-        "FROM groups.membership\n            WHERE organisation_id = $1 AND group_id = ANY ($2)",
+        "array_agg(user_id ORDER BY user_id) AS \"users!: Vec<UserId>\"\n             FROM (SELECT group_id, user_id",
         "groups are answered with their members",
     ),
     (
-        "FROM groups.membership\n            WHERE organisation_id = $1 AND group_id = $2",
+        "AS \"users!: Vec<UserId>\"\n             FROM (SELECT user_id FROM groups.membership",
         "members are answered, up to 10,000 a page",
     ),
     ("AS \"inactive_count!\"", "the inactive members of a page of groups are counted"),

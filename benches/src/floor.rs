@@ -61,7 +61,7 @@ pub(crate) async fn run(machine: &Machine, args: FloorArgs) -> anyhow::Result<()
         let system = machine.floor(users)?;
         let cpu = system.cpu();
         let outcome = load::run(&system, operation, &seeds, connections, seconds).await?;
-        let cpu = system.cpu() - cpu;
+        let cpu = system.cpu().saturating_sub(cpu);
         let row = Row::new("floor", &seeds, operation, connections, &outcome, cpu, bare);
         eprintln!("{row}");
         table.push(row);

@@ -5,7 +5,8 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use http::StatusCode;
 use muster_runtime::feed::PAGE_TOKEN_LIFETIME;
-use muster_scim::{discovery, list};
+use muster_scim::discovery;
+use muster_scim::list::ListResponse;
 use serde_json::Value;
 
 use super::{DEFAULT_RESULTS, id, json};
@@ -80,7 +81,7 @@ fn refuse_filter(RawQuery(query): RawQuery) -> Result<(), Failure> {
 }
 
 fn all(resources: Vec<Value>) -> Response {
-    json(StatusCode::OK, &list::response(resources.len() as u64, 1, resources))
+    json(StatusCode::OK, &ListResponse::by_index(resources.len() as u64, 1, resources))
 }
 
 fn one(resources: Vec<Value>, id: &str, what: &str) -> Result<Response, Failure> {

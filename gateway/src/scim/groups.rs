@@ -1,5 +1,7 @@
 //! `/Groups`.
 
+use std::collections::HashSet;
+
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::{IntoResponse as _, Response};
@@ -10,12 +12,13 @@ use muster_proto::group::v1::{
     MemberDelta, MemberSet, UpdateGroupRequest,
 };
 use muster_scim::list::Cursors;
-use muster_scim::members::{Change, GroupDelta, MembersDelta, group_delta, members_of};
+use muster_scim::members::{Change, GroupDelta, MembersDelta, group_delta, take_members};
 use muster_scim::projection::Projection;
-use muster_scim::schema::{GROUP_TYPE, USER_TYPE};
+use muster_scim::schema::GROUP_TYPE;
 use muster_scim::{Object, patch, resource};
 use serde_json::{Value, json as value};
 
+use super::resource::{MemberList, Resource};
 use super::search::Found;
 use super::user_json::meta;
 use super::{Asked, body, id, json, version};
@@ -101,9 +104,9 @@ pub(super) async fn create(
     if let Some(call) = call {
         call.creates(&body, "displayName");
     }
-    let document = resource::read(body, &GROUP_TYPE)?;
+    let mut document = resource::read(body, &GROUP_TYPE)?;
     let member_ids: Vec<String> =
-        members_of(&document, &gateway.limits.scim)?.into_iter().collect();
+        take_members(&mut document, &gateway.limits.scim)?.into_iter().collect();
     let group = Group {
         organisation_id: client.organisation.id.clone(),
         display_name: text(&document, "displayName").unwrap_or_default(),
@@ -133,8 +136,8 @@ pub(super) async fn replace(
     let asked = Asked::read(query, &gateway, &GROUP_TYPE)?;
     let id = id(path, "group")?;
     let revision = expected(&gateway, &client, &id, &headers).await?;
-    let document = resource::read(group_body(request, &gateway).await?, &GROUP_TYPE)?;
-    let member_ids = members_of(&document, &gateway.limits.scim)?;
+    let mut document = resource::read(group_body(request, &gateway).await?, &GROUP_TYPE)?;
+    let member_ids = take_members(&mut document, &gateway.limits.scim)?;
     let delta = GroupDelta {
         display_name: text(&document, "displayName"),
         external_id: Some(text(&document, "externalId")),
@@ -263,6 +266,7 @@ fn update(client: &Client, id: String, revision: i64, delta: GroupDelta) -> Upda
 
 /// A group that was just given these members, but for the unknown.
 fn with_members(group: Group, mut member_ids: Vec<String>, unknown: &[String]) -> Group {
+    let unknown: HashSet<&String> = unknown.iter().collect();
     member_ids.retain(|id| !unknown.contains(id));
     Group { member_ids, ..group }
 }
@@ -287,7 +291,7 @@ fn answer(
     response
 }
 
-fn render(gateway: &Gateway, projection: &Projection, group: Group) -> Value {
+fn render(gateway: &Gateway, projection: &Projection, group: Group) -> Resource {
     let scim_url = &gateway.scim_url;
     let mut document = Object::new();
     document.insert("schemas".into(), value!([GROUP_TYPE.schema.id]));
@@ -296,18 +300,12 @@ fn render(gateway: &Gateway, projection: &Projection, group: Group) -> Value {
         document.insert("externalId".into(), external_id.into());
     }
     document.insert("displayName".into(), group.display_name.into());
-    if !group.member_ids.is_empty() {
-        let members = group.member_ids.into_iter().map(|id| {
-            let location = format!("{scim_url}{}/{id}", USER_TYPE.endpoint);
-            value!({"value": id, "$ref": location, "type": "User"})
-        });
-        document.insert("members".into(), members.collect());
-    }
     let location = format!("{scim_url}{}/{}", GROUP_TYPE.endpoint, group.id);
     let meta = meta("Group", group.create_time, group.update_time, group.revision, &location);
     document.insert("meta".into(), meta);
     projection.apply(&mut document);
-    Value::Object(document)
+    let members = MemberList::new(group.member_ids, projection, scim_url);
+    Resource { document, members }
 }
 
 /// Members are loaded only where an answer can hold them.

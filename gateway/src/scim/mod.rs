@@ -4,6 +4,7 @@ mod bulk;
 mod discovery;
 mod filter;
 mod groups;
+mod resource;
 mod search;
 mod user_json;
 mod users;
@@ -31,6 +32,7 @@ use muster_scim::projection::Projection;
 use muster_scim::schema::ResourceType;
 use muster_scim::{Error, ScimType};
 use percent_encoding::percent_decode_str;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::auth::Client;
@@ -114,8 +116,9 @@ async fn method_not_allowed(_: Client, method: Method) -> Failure {
 }
 
 /// A JSON answer.
-pub(crate) fn json(status: StatusCode, body: &Value) -> Response {
-    let mut response = Response::new(Body::from(body.to_string()));
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    // Names are strings, and nothing fails to be written: there is nothing to tell.
+    let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
     *response.status_mut() = status;
     let media_type = HeaderValue::from_static("application/scim+json");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);

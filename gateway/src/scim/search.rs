@@ -6,13 +6,14 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use muster_scim::filter::sort_key;
-use muster_scim::list::{self, Cursors, Page};
+use muster_scim::list::{Cursors, ListResponse, Page};
 use muster_scim::path::AttributePath;
 use muster_scim::resource::object;
 use muster_scim::schema::{GROUP_TYPE, ResourceType, USER_TYPE};
 use muster_scim::{Error, ScimType};
 use serde_json::Value;
 
+use super::resource::Resource;
 use super::{Asked, body, json};
 use crate::auth::Client;
 use crate::failure::Failure;
@@ -39,7 +40,7 @@ const KEYS: [&str; 9] = [
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) total: u64,
-    pub(super) resources: Vec<Value>,
+    pub(super) resources: Vec<Resource>,
     pub(super) cursors: Cursors,
 }
 
@@ -57,10 +58,10 @@ impl Found {
         response
     }
 
-    pub(super) fn response(self, asked: &Asked) -> Value {
+    pub(super) fn response(self, asked: &Asked) -> ListResponse<Resource> {
         match asked.cursor {
-            Some(_) => list::cursor_response(self.total, self.cursors, self.resources),
-            None => list::response(self.total, asked.page.start_index, self.resources),
+            Some(_) => ListResponse::by_cursor(self.total, self.cursors, self.resources),
+            None => ListResponse::by_index(self.total, asked.page.start_index, self.resources),
         }
     }
 }
@@ -122,7 +123,10 @@ struct Both {
 impl Both {
     /// A page by index. The types are asked one after the other, and as one list where they are
     /// sorted by what both have.
-    async fn by_index(&self, parameters: &BTreeMap<String, String>) -> Result<Value, Failure> {
+    async fn by_index(
+        &self,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<ListResponse<Resource>, Failure> {
         let page = Page::parse(
             parameters.get("startindex").map(String::as_str),
             parameters.get("count").map(String::as_str),
@@ -136,7 +140,7 @@ impl Both {
             }
             _ => self.one_after_another(&types, page.start_index, count).await?,
         };
-        Ok(list::response(total, page.start_index, resources))
+        Ok(ListResponse::by_index(total, page.start_index, resources))
     }
 
     async fn one_after_another(
@@ -144,7 +148,7 @@ impl Both {
         types: &[Typed],
         start_index: u64,
         count: u64,
-    ) -> Result<(u64, Vec<Value>), Failure> {
+    ) -> Result<(u64, Vec<Resource>), Failure> {
         let (mut total, mut resources) = (0, Vec::new());
         for typed in types {
             let room = count.saturating_sub(resources.len() as u64);
@@ -163,7 +167,7 @@ impl Both {
         start_index: u64,
         count: u64,
         descending: bool,
-    ) -> Result<(u64, Vec<Value>), Failure> {
+    ) -> Result<(u64, Vec<Resource>), Failure> {
         let end = start_index - 1 + count;
         if end > DEEPEST_SORTED {
             let what = format!(
@@ -184,7 +188,7 @@ impl Both {
             total += found.total;
             let path = AttributePath::resolve(&typed.sort_by, typed.resource_type);
             keys.extend(found.resources.iter().map(|resource| {
-                let key = path.and_then(|path| sort_key(&path, resource.as_object()?));
+                let key = path.and_then(|path| sort_key(&path, &resource.document));
                 // None is less than any, and comes last.
                 (key.is_none(), key, which)
             }));
@@ -209,7 +213,7 @@ impl Both {
         &self,
         cursor: String,
         mut parameters: BTreeMap<String, String>,
-    ) -> Result<Value, Failure> {
+    ) -> Result<ListResponse<Resource>, Failure> {
         if parameters.get("sortby").is_some_and(|name| !name.trim().is_empty()) {
             let what = "a sorted list of both types goes on by startIndex, not by cursor";
             return Err(Error::of(ScimType::InvalidCursor, what).into());
@@ -270,7 +274,7 @@ impl Both {
             asked.cursor = None;
             page.total += self.find(&asked, &USER_TYPE).await?.total;
         }
-        Ok(list::cursor_response(page.total, page.cursors, page.resources))
+        Ok(ListResponse::by_cursor(page.total, page.cursors, page.resources))
     }
 
     async fn find(&self, asked: &Asked, resource_type: &ResourceType) -> Result<Found, Failure> {

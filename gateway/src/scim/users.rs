@@ -16,6 +16,7 @@ use muster_scim::{patch, resource};
 use serde_json::Value;
 use tonic::{Code, Status};
 
+use super::resource::Resource;
 use super::search::Found;
 use super::user_json::{DeclaredApprovers, from_scim, to_scim};
 use super::{Asked, body, id, json, version};
@@ -261,8 +262,8 @@ async fn answer(
         }
     };
     let (groups, in_force) = tokio::try_join!(groups, in_force)?;
-    let body = resource_json(gateway, projection, &users[0], &groups, &in_force);
-    let mut response = json(status, &body);
+    let resource = resource_of(gateway, projection, &users[0], &groups, &in_force);
+    let mut response = json(status, &resource);
     let headers = response.headers_mut();
     headers.extend(version::header(revision).map(|tag| (header::ETAG, tag)));
     if status == StatusCode::CREATED
@@ -278,7 +279,7 @@ async fn render(
     gateway: &Gateway,
     projection: &Projection,
     users: Vec<User>,
-) -> Result<Vec<Value>, Failure> {
+) -> Result<Vec<Resource>, Failure> {
     let groups = async {
         if projection.wants("groups") { groups_of(gateway, &users).await } else { Ok(Vec::new()) }
     };
@@ -292,7 +293,7 @@ async fn render(
     let (groups, in_force) = tokio::try_join!(groups, in_force)?;
     Ok(users
         .iter()
-        .map(|user| resource_json(gateway, projection, user, &groups, &in_force))
+        .map(|user| resource_of(gateway, projection, user, &groups, &in_force))
         .collect())
 }
 
@@ -304,17 +305,18 @@ pub(crate) fn representation(
     approvers: Vec<Approver>,
 ) -> Value {
     let projection = Projection::default_of(&USER_TYPE);
-    resource_json(gateway, &projection, user, groups, &[(user.id.clone(), approvers)])
+    let in_force = [(user.id.clone(), approvers)];
+    Value::Object(resource_of(gateway, &projection, user, groups, &in_force).document)
 }
 
 /// `groups` and `in_force` are in the order of user ids.
-fn resource_json(
+fn resource_of(
     gateway: &Gateway,
     projection: &Projection,
     user: &User,
     groups: &[Membership],
     in_force: &[(String, Vec<Approver>)],
-) -> Value {
+) -> Resource {
     let mut document = to_scim(user, &gateway.scim_url);
     let start = groups.partition_point(|membership| membership.user_id < user.id);
     let end = groups.partition_point(|membership| membership.user_id <= user.id);
@@ -326,7 +328,7 @@ fn resource_json(
     super::user_json::put_content_region(&mut document, user);
     super::user_json::put_meta(&mut document, user, &gateway.scim_url);
     projection.apply(&mut document);
-    Value::Object(document)
+    Resource { document, members: None }
 }
 
 fn wants_approvers(projection: &Projection) -> bool {

@@ -1,6 +1,6 @@
 //! Lists (RFC 7644 §3.4.2).
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::{Error, ScimType};
 
@@ -33,25 +33,6 @@ fn integer(name: &str, text: Option<&str>) -> Result<Option<u64>, Error> {
     Ok(Some(u64::try_from(number.clamp(0, i32::MAX.into())).unwrap_or_default()))
 }
 
-/// A `ListResponse`.
-#[must_use]
-pub fn response(total: u64, start_index: u64, resources: Vec<Value>) -> Value {
-    let mut response = whole(total, resources);
-    response["startIndex"] = start_index.into();
-    response
-}
-
-fn whole(total: u64, resources: Vec<Value>) -> Value {
-    let mut response = json!({
-        "schemas": ["urn:ietf:params:scim:api:messages:2.0:ListResponse"],
-        "totalResults": total,
-        "itemsPerPage": resources.len(),
-    });
-    // Moved: the macro would copy them.
-    response["Resources"] = Value::Array(resources);
-    response
-}
-
 /// Where the pages around a page are (RFC 9865 §2); empty where there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cursors {
@@ -61,17 +42,47 @@ pub struct Cursors {
     pub previous: String,
 }
 
-/// A `ListResponse` of a list by cursor (RFC 9865 §2): without `startIndex`, and with `nextCursor`
-/// and `previousCursor` where there are such pages.
-#[must_use]
-pub fn cursor_response(total: u64, cursors: Cursors, resources: Vec<Value>) -> Value {
-    let mut response = whole(total, resources);
-    for (name, cursor) in [("nextCursor", cursors.next), ("previousCursor", cursors.previous)] {
-        if !cursor.is_empty() {
-            response[name] = cursor.into();
+/// A `ListResponse`, of resources in any form that becomes JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListResponse<T> {
+    schemas: [&'static str; 1],
+    total_results: u64,
+    items_per_page: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_index: Option<u64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    next_cursor: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    previous_cursor: String,
+    #[serde(rename = "Resources")]
+    resources: Vec<T>,
+}
+
+impl<T> ListResponse<T> {
+    /// Of a list by index.
+    #[must_use]
+    pub fn by_index(total: u64, start_index: u64, resources: Vec<T>) -> Self {
+        Self {
+            start_index: Some(start_index),
+            ..Self::by_cursor(total, Cursors::default(), resources)
         }
     }
-    response
+
+    /// Of a list by cursor (RFC 9865 §2): without `startIndex`, and with `nextCursor` and
+    /// `previousCursor` where there are such pages.
+    #[must_use]
+    pub fn by_cursor(total: u64, cursors: Cursors, resources: Vec<T>) -> Self {
+        Self {
+            schemas: ["urn:ietf:params:scim:api:messages:2.0:ListResponse"],
+            total_results: total,
+            items_per_page: resources.len(),
+            start_index: None,
+            next_cursor: cursors.next,
+            previous_cursor: cursors.previous,
+            resources,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -282,9 +282,10 @@ fn id_in(address: &str) -> &str {
     address.rsplit_once("/Users/").map_or("", |(_, id)| id)
 }
 
-/// The members of a group document in canonical form (POST, PUT).
-pub fn members_of(document: &Object, limits: &Limits) -> Result<BTreeSet<String>, Error> {
-    let ids = ids(document.get("members").cloned().unwrap_or_default())?.unwrap_or_default();
+/// Takes the members out of a group document in canonical form (POST, PUT): there may be so many
+/// that they are not to be held twice.
+pub fn take_members(document: &mut Object, limits: &Limits) -> Result<BTreeSet<String>, Error> {
+    let ids = ids(document.remove("members").unwrap_or_default())?.unwrap_or_default();
     few_enough(ids.len(), limits)?;
     Ok(ids)
 }
@@ -312,9 +313,9 @@ fn ids(value: Value) -> Result<Option<BTreeSet<String>>, Error> {
         }
     };
     members
-        .iter()
+        .into_iter()
         .enumerate()
-        .map(|(index, member)| id(index, member))
+        .map(|(index, member)| id(index, &member))
         .collect::<Result<_, _>>()
         .map(Some)
 }

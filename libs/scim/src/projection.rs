@@ -75,71 +75,53 @@ impl Projection {
             .is_some_and(|path| self.keeps(path.extension, path.attribute).is_some())
     }
 
+    /// Which sub-attributes of a resource's attribute an answer holds, for whoever writes many of
+    /// its values; none where it holds none.
+    #[must_use]
+    pub fn sub_attributes(&self, name: &str) -> Vec<&'static str> {
+        let attribute = self.resource_type.attribute(name);
+        let kept = attribute.and_then(|attribute| Some((attribute, self.keeps(None, attribute)?)));
+        let Some((attribute, parts)) = kept else { return Vec::new() };
+        let names = attribute.sub_attributes.iter().map(|part| part.name);
+        names.filter(|name| parts.keep(attribute, name)).collect()
+    }
+
     /// Removes what the client shall not see.
     pub fn apply(&self, resource: &mut Object) {
-        let mut kept = Object::new();
-        for (key, value) in std::mem::take(resource) {
-            if let Some(extension) = self.resource_type.extension(&key) {
-                if let Value::Object(object) = value {
-                    let object =
-                        self.part(Some(extension), object, |name| extension.attribute(name));
-                    if !object.is_empty() {
-                        kept.insert(key, object.into());
-                    }
-                }
-            } else if let Some(attribute) = self.resource_type.attribute(&key)
-                && let Some(value) = self.value(None, attribute, value)
-            {
-                kept.insert(key, value);
+        resource.retain(|key, value| {
+            if let Some(extension) = self.resource_type.extension(key) {
+                let Value::Object(object) = value else { return false };
+                object.retain(|key, value| {
+                    let attribute = extension.attribute(key);
+                    attribute.is_some_and(|it| self.project(Some(extension), it, value))
+                });
+                !object.is_empty()
+            } else {
+                let attribute = self.resource_type.attribute(key);
+                attribute.is_some_and(|attribute| self.project(None, attribute, value))
             }
-        }
-        *resource = kept;
+        });
     }
 
-    fn part(
-        &self,
-        extension: Option<&'static Schema>,
-        object: Object,
-        find: impl Fn(&str) -> Option<&'static Attribute>,
-    ) -> Object {
-        object
-            .into_iter()
-            .filter_map(|(key, value)| {
-                let value = self.value(extension, find(&key)?, value)?;
-                Some((key, value))
-            })
-            .collect()
-    }
-
-    fn value(
+    /// Removes what the client shall not see of an attribute's value; whether anything is left.
+    fn project(
         &self,
         extension: Option<&'static Schema>,
         attribute: &'static Attribute,
-        value: Value,
-    ) -> Option<Value> {
-        let parts = self.keeps(extension, attribute)?;
-        let project = |value: Value| match value {
-            Value::Object(object) => Value::Object(
-                object.into_iter().filter(|(key, _)| parts.keep(attribute, key)).collect(),
-            ),
-            value => value,
-        };
-        let value = match value {
-            Value::Array(values) => Value::Array(
-                values
-                    .into_iter()
-                    .map(project)
-                    .filter(|v| v.as_object().is_none_or(|o| !o.is_empty()))
-                    .collect(),
-            ),
-            value => project(value),
-        };
-        let empty = match &value {
-            Value::Array(values) => values.is_empty(),
-            Value::Object(object) => object.is_empty(),
-            _ => false,
-        };
-        (!empty).then_some(value)
+        value: &mut Value,
+    ) -> bool {
+        let Some(parts) = self.keeps(extension, attribute) else { return false };
+        match value {
+            Value::Array(values) => {
+                values.retain_mut(|value| match value {
+                    Value::Object(object) => parts.project(attribute, object),
+                    _ => true,
+                });
+                !values.is_empty()
+            }
+            Value::Object(object) => parts.project(attribute, object),
+            _ => true,
+        }
     }
 
     /// Which parts of an attribute stay; none where the attribute does not.
@@ -200,12 +182,19 @@ enum Parts {
 }
 
 impl Parts {
+    /// Removes the other parts; whether any is left.
+    fn project(&self, attribute: &Attribute, object: &mut Object) -> bool {
+        object.retain(|part, _| self.keep(attribute, part));
+        !object.is_empty()
+    }
+
     fn keep(&self, attribute: &Attribute, part: &str) -> bool {
-        let always = attribute.sub_attribute(part).is_some_and(|a| a.returned == Returned::Always);
+        let always =
+            || attribute.sub_attribute(part).is_some_and(|a| a.returned == Returned::Always);
         match self {
             Self::All => true,
-            Self::Only(parts) => always || parts.contains(&part),
-            Self::Without(parts) => always || !parts.contains(&part),
+            Self::Only(parts) => parts.contains(&part) || always(),
+            Self::Without(parts) => !parts.contains(&part) || always(),
         }
     }
 }
@@ -215,7 +204,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::schema::USER_TYPE;
+    use crate::schema::{GROUP_TYPE, USER_TYPE};
 
     const MUSTER: &str = "urn:learnerbly:params:scim:schemas:2.0:User";
 
@@ -256,6 +245,20 @@ mod tests {
     fn what_never_comes_does_not_even_when_asked_for() {
         assert_eq!(projected(Some("password"), None), json!({"schemas": ["s"], "id": "1"}));
         assert!(projected(None, None).get("password").is_none());
+    }
+
+    #[test]
+    fn of_many_values_it_tells_what_to_write() {
+        let of = |attributes, excluded| {
+            Projection::parse(attributes, excluded, &GROUP_TYPE).unwrap().sub_attributes("members")
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(of(None, None), of(Some("members"), None));
+        assert!(of(None, None).contains(&"$ref"));
+        assert_eq!(of(Some("members.value"), None), ["value"]);
+        assert!(!of(None, Some("members.value")).contains(&"value"));
+        assert_eq!(of(Some("displayName"), None), none);
+        assert_eq!(of(None, Some("members")), none);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub const MOST_VALUES: usize = 1_000;
 ///
 /// What no schema declares, what is read-only and `password` are dropped (RFC 7644 §3.3, §3.5.1);
 /// null, `[]` and empty objects are unassigned (RFC 7643 §2.5). A missing `userName` is left to
-/// the caller, who may have an e-mail address for it, and `members` to `members_of`.
+/// the caller, who may have an e-mail address for it, and `members` to `take_members`.
 pub fn read(body: Value, resource_type: &'static ResourceType) -> Result<Object, Error> {
     let body = object(body)?;
     check_schemas(&body, resource_type)?;

@@ -120,16 +120,23 @@ async fn apply_at_once(
     let taken = meet(connection, organisation, segment, stored).await?;
     let telling: Vec<&Taken> = taken.iter().filter(|t| t.redeclared() || t.moved()).collect();
     let gone: Vec<UserId> = telling.iter().filter(|t| t.person.gone).map(|t| t.person.id).collect();
-    let concerned = concerned(connection, organisation, &telling).await?;
-    // New rows are there already; before, nobody could see them.
-    let new = taken.iter().filter(|t| t.old.is_none()).map(|t| t.person.id).collect();
-    let before = lists(connection, organisation, &concerned, new).await?;
+    let waiting = concerned(connection, organisation, &telling).await?;
+    let declaring = telling.iter().filter(|t| t.redeclared()).map(|t| t.person.id);
+    let concerned: BTreeSet<UserId> = declaring.chain(waiting.iter().copied()).collect();
+    // New rows are there already; before, nobody could see them, and they had nobody.
+    let new: BTreeSet<UserId> =
+        taken.iter().filter(|t| t.old.is_none()).map(|t| t.person.id).collect();
+    let had = &concerned - &new;
+    let before = lists(connection, organisation, &had, new.into_iter().collect()).await?;
     let known = taken.iter().filter(|t| t.old.is_some()).map(|t| &t.person).collect();
     person::update(connection, organisation, known).await?;
     if concerned.is_empty() {
         return Ok(Vec::new());
     }
-    relink(connection, organisation, &telling, gone).await?;
+    declare(connection, organisation, &telling).await?;
+    if !waiting.is_empty() {
+        relink(connection, organisation, &telling, gone).await?;
+    }
     let after = lists(connection, organisation, &concerned, Vec::new()).await?;
     Ok(changes(&concerned, &before, &after))
 }
@@ -152,34 +159,41 @@ async fn meet(
     Ok(taken.collect())
 }
 
-/// The users whose approvers may change: those who declare otherwise, those linked to a user who
-/// moved, and those who declared an address that is or was such a user's.
+/// The users whose approvers may change because others moved: those linked to one who did, and those
+/// who declared an address that is or was such a user's.
 async fn concerned(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     taken: &[&Taken],
-) -> Result<BTreeSet<UserId>, sqlx::Error> {
-    let declaring = taken.iter().filter(|t| t.redeclared());
-    let mut concerned: BTreeSet<UserId> = declaring.map(|t| t.person.id).collect();
+) -> Result<Vec<UserId>, sqlx::Error> {
     let moved: Vec<&&Taken> = taken.iter().filter(|t| t.moved()).collect();
-    if !moved.is_empty() {
-        let ids = moved.iter().map(|t| t.person.id).collect();
-        let keys: Vec<String> = moved.iter().flat_map(|t| t.own_keys()).cloned().collect();
-        concerned.extend(declaration::concerned(connection, organisation, ids, &keys).await?);
+    if moved.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(concerned)
+    let ids = moved.iter().map(|t| t.person.id).collect();
+    let keys: Vec<String> = moved.iter().flat_map(|t| t.own_keys()).cloned().collect();
+    declaration::concerned(connection, organisation, ids, &keys).await
 }
 
-/// Brings the declarations and their links in line with who the users are now.
+/// Brings the declarations of those who declare otherwise in line.
+async fn declare(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    taken: &[&Taken],
+) -> Result<(), sqlx::Error> {
+    let redeclared = || taken.iter().filter(|t| t.redeclared());
+    let persons: Vec<&Person> = redeclared().map(|t| &t.person).collect();
+    let known = redeclared().filter(|t| t.old.is_some()).map(|t| t.person.id).collect();
+    declaration::declare(connection, organisation, &persons, known).await
+}
+
+/// Brings the links of those who had declared these users in line with who the users are now.
 async fn relink(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     taken: &[&Taken],
     gone: Vec<UserId>,
 ) -> Result<(), sqlx::Error> {
-    let redeclared: Vec<&Person> =
-        taken.iter().filter(|t| t.redeclared()).map(|t| &t.person).collect();
-    declaration::declare(connection, organisation, &redeclared).await?;
     let active: Vec<(UserId, String)> = taken
         .iter()
         .filter(|t| t.person.active)

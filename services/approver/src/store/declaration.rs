@@ -27,33 +27,33 @@ pub(super) async fn concerned(
 }
 
 /// Makes these users' declarations what was declared. Those that were there keep their link; a new
-/// one is linked where the address belongs to an active user.
+/// one is linked where the address belongs to an active user. Only the `known` can have had any.
 pub(super) async fn declare(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     persons: &[&Person],
+    known: Vec<UserId>,
 ) -> Result<(), sqlx::Error> {
-    if persons.is_empty() {
-        return Ok(());
-    }
     let declared: Vec<(UserId, i32, &Declared)> = persons
         .iter()
         .flat_map(|person| (1..).zip(&person.declared).map(|(n, d)| (person.id, n, d)))
         .collect();
     let users: Vec<UserId> = declared.iter().map(|(user, ..)| *user).collect();
     let keys: Vec<String> = declared.iter().map(|(.., d)| d.key.clone()).collect();
-    sqlx::query!(
-        "DELETE FROM approver.declaration AS d
+    if !known.is_empty() {
+        sqlx::query!(
+            "DELETE FROM approver.declaration AS d
           WHERE d.organisation_id = $1 AND d.user_id = ANY ($2)
             AND NOT EXISTS (SELECT FROM unnest($3::uuid[], $4::text[]) AS n (user_id, key)
                              WHERE n.user_id = d.user_id AND n.key = d.email_key)",
-        organisation as OrganisationId,
-        persons.iter().map(|person| person.id).collect::<Vec<_>>() as Vec<UserId>,
-        users.clone() as Vec<UserId>,
-        &keys,
-    )
-    .execute(&mut *connection)
-    .await?;
+            organisation as OrganisationId,
+            known as Vec<UserId>,
+            users.clone() as Vec<UserId>,
+            &keys,
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
     if keys.is_empty() {
         return Ok(());
     }

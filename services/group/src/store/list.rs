@@ -99,15 +99,16 @@ pub(crate) async fn put_members(
     let ids: Vec<GroupId> = groups.iter().filter_map(|group| group.id.parse().ok()).collect();
     let members =
         membership::of_groups(connection, organisation, ids.clone(), MOST_MEMBERS + 1).await?;
-    let cut = i64::try_from(members.len()).is_ok_and(|count| count > MOST_MEMBERS);
-    // The rows come by group: the group that the last one is of may not be whole.
+    let count: usize = members.iter().map(|(_, users)| users.len()).sum();
+    let cut = i64::try_from(count).is_ok_and(|count| count > MOST_MEMBERS);
+    // They come by group: the last one may not be whole.
     let whole = |id: GroupId| !cut || members.last().is_some_and(|(last, _)| id < *last);
     let room = ids.iter().position(|id| !whole(*id)).unwrap_or(groups.len()).max(1);
     groups.truncate(room);
     for (group, id) in groups.iter_mut().zip(&ids) {
-        let start = members.partition_point(|(of, _)| of < id);
-        let end = members.partition_point(|(of, _)| of <= id);
-        group.member_ids = members[start..end].iter().map(|(_, user)| user.to_string()).collect();
+        if let Ok(at) = members.binary_search_by_key(id, |(of, _)| *of) {
+            group.member_ids = members[at].1.iter().map(ToString::to_string).collect();
+        }
     }
     if ids.first().is_some_and(|id| !whole(*id)) {
         // One group that is larger than a page: read all of it.
