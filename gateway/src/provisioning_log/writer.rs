@@ -120,15 +120,7 @@ impl Writer {
             if over {
                 break;
             }
-            tokio::select! {
-                () = tokio::time::sleep(GATHER) => {}
-                () = self.life.stopped() => {}
-            }
-            while batch.len() < BATCH
-                && let Ok(entry) = self.entries.try_recv()
-            {
-                batch.push(entry);
-            }
+            fill(&mut batch, &mut self.entries, &self.life).await;
             self.append(std::mem::take(&mut batch)).await;
         }
         self.lost.tell();
@@ -170,11 +162,47 @@ impl Writer {
     }
 }
 
+/// Fills a batch with what comes within [`GATHER`]; at once, where enough waits.
+async fn fill(
+    batch: &mut Vec<ProvisioningLogEntry>,
+    entries: &mut mpsc::Receiver<ProvisioningLogEntry>,
+    life: &Life,
+) {
+    if batch.len() + entries.len() < BATCH {
+        tokio::select! {
+            () = tokio::time::sleep(GATHER) => {}
+            () = life.stopped() => {}
+        }
+    }
+    while batch.len() < BATCH
+        && let Ok(entry) = entries.try_recv()
+    {
+        batch.push(entry);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use futures::FutureExt as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_whole_batch_that_waits_is_not_gathered_for() {
+        let (log, mut entries) = Log::queue(BATCH);
+        let call = Call::operation(&http::Method::GET, "/Users", None);
+        call.by("o", "k");
+        for _ in 0..BATCH {
+            log.answered(&call, &Response::new(Body::empty()));
+        }
+        let mut batch = vec![entries.recv().await.unwrap()];
+        let life = Life::default();
+        assert!(fill(&mut batch, &mut entries, &life).now_or_never().is_some());
+        assert_eq!(batch.len(), BATCH);
+        batch.truncate(1);
+        assert!(fill(&mut batch, &mut entries, &life).now_or_never().is_none());
+    }
 
     #[test]
     fn what_finds_the_queue_full_is_counted_and_waits_for_nobody() {
