@@ -9,7 +9,8 @@ use muster_proto::approver::v1::{
 use muster_proto::feed::v1::ChangeKind;
 use muster_proto::group::v1::{ListGroupsRequest, ListMembersRequest};
 use muster_proto::identity::v1::{
-    ContentRegion, GetUserRequest, ListChangesRequest, ListUsersRequest, WatchChangesRequest,
+    BatchGetUsersRequest, ContentRegion, GetUserRequest, ListChangesRequest, ListUsersRequest,
+    WatchChangesRequest,
 };
 use serde_json::{Value, json};
 use tonic::Code;
@@ -219,6 +220,32 @@ async fn a_user_over_grpc_has_what_scim_leaves_out() {
     assert_eq!(user.effective_locale, "en-GB");
     assert_eq!(user.primary_email, "ann@a.example");
     assert_eq!(user.declared_approvers, ["bo@a.example"]);
+}
+
+#[tokio::test]
+async fn users_are_got_by_name_whatever_its_case() {
+    let system = together();
+    let (tenant, other) = (system.tenant().await, system.tenant().await);
+    let ann = create(&tenant.client, "ann@a.example", &[]).await;
+    let bo = create(&tenant.client, "Bo@a.example", &[]).await;
+    create(&other.client, "cy@a.example", &[]).await;
+    let names = ["bO@a.example", "ANN@a.example", "cy@a.example", "ann@a.example", ""];
+    let request = BatchGetUsersRequest {
+        organisation_id: tenant.id.clone(),
+        user_names: names.map(str::to_owned).into(),
+        ..Default::default()
+    };
+    let got = system.users().batch_get_users(request.clone()).await.unwrap().into_inner();
+    let got: Vec<&str> = got.users.iter().map(|user| user.id.as_str()).collect();
+    assert_eq!(got, [ann.as_str(), bo.as_str()]);
+    for request in [
+        BatchGetUsersRequest { ids: vec![ann.clone()], ..request.clone() },
+        BatchGetUsersRequest { ids_only: true, ..request.clone() },
+        BatchGetUsersRequest { user_names: vec![String::new(); 10_001], ..request.clone() },
+    ] {
+        let refused = system.users().batch_get_users(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
 }
 
 #[tokio::test]

@@ -80,6 +80,50 @@ async fn clients_that_add_different_members_to_one_group_at_once_all_succeed() {
 }
 
 #[tokio::test]
+async fn of_reads_that_meet_each_is_answered_with_its_own() {
+    for system in both() {
+        let mut reads = Vec::new();
+        for tenant in [system.tenant().await, system.tenant().await] {
+            let client = tenant.client;
+            let mut ids = Vec::new();
+            for n in 0..12 {
+                let mut body = user(&format!("u{n}@a.example"));
+                body[MUSTER] = json!({"approvers": [format!("u{}@a.example", (n + 1) % 12)]});
+                ids.push(create(&client, body).await);
+            }
+            for half in ids.chunks(6) {
+                let members: Vec<Value> = half.iter().map(|id| json!({"value": id})).collect();
+                let group = json!({"displayName": half[0], "members": members});
+                assert_eq!(client.post("/Groups", &group).await.unwrap().status, 201);
+            }
+            let unknown = uuid::Uuid::now_v7();
+            let ids = ids.iter().map(|id| format!("/Users/{id}"));
+            let names =
+                (0..13).map(|n| format!("/Users?filter=userName%20eq%20%22U{n}@a.example%22"));
+            let paths = ids.chain(names).chain([format!("/Users/{unknown}"), "/Users/x".into()]);
+            reads.extend(paths.map(|path| (client.clone(), path)));
+        }
+        let read = async |(client, path): &(ScimClient, String)| {
+            let answer = client.get(path).await.unwrap();
+            // A refusal names its trace.
+            let text = answer.text.split(" (trace ").next().unwrap_or_default().to_owned();
+            (path.clone(), answer.status, text)
+        };
+        let mut alone = Vec::new();
+        for one in &reads {
+            alone.push(read(one).await);
+        }
+        let found = |(_, status, text): &&(String, u16, String)| {
+            *status == 200 && text.contains("\"approvers\"") && text.contains("\"groups\"")
+        };
+        assert_eq!(alone.iter().filter(found).count(), 2 * (12 + 12), "{}", system.name);
+        for _ in 0..5 {
+            assert_eq!(join_all(reads.iter().map(read)).await, alone, "{}", system.name);
+        }
+    }
+}
+
+#[tokio::test]
 async fn of_two_writers_with_one_version_one_succeeds() {
     let client = together().tenant().await.client;
     let id = create(&client, user("ann@a.example")).await;

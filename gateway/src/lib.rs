@@ -7,6 +7,7 @@ mod console;
 mod docs;
 mod errors;
 mod failure;
+mod gathered;
 mod oidc;
 mod parts;
 mod provisioning_log;

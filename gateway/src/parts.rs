@@ -1,10 +1,11 @@
 //! The clients of the services, and the wait for those who follow.
 
+use std::collections::HashMap;
+
 use muster_proto::approver::v1::approver_service_client::ApproverServiceClient;
-use muster_proto::approver::v1::{self as approver, Approver};
-use muster_proto::group::v1 as group;
+use muster_proto::approver::v1::{self as approver, Approver, BatchGetApproversRequest};
 use muster_proto::group::v1::group_service_client::GroupServiceClient;
-use muster_proto::identity::v1::User;
+use muster_proto::group::v1::{self as group, BatchListGroupsOfUsersRequest, Membership};
 use muster_proto::identity::v1::admin_service_client::AdminServiceClient;
 use muster_proto::identity::v1::api_key_service_client::ApiKeyServiceClient;
 use muster_proto::identity::v1::audit_service_client::AuditServiceClient;
@@ -14,12 +15,15 @@ use muster_proto::identity::v1::provisioning_log_service_client::ProvisioningLog
 use muster_proto::identity::v1::report_service_client::ReportServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
+use muster_proto::identity::v1::{BatchGetUsersRequest, User};
 use muster_runtime::deadline;
 use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::transport::Transport;
+use muster_scim::caseless;
 use tonic::Status;
 
 use crate::Config;
+use crate::gathered::Gathered;
 
 /// Clients of the services. Cloning them is cheap.
 #[derive(Debug, Clone)]
@@ -46,12 +50,30 @@ pub struct Parts {
     pub groups: GroupServiceClient<Transport>,
     /// Approvers.
     pub approvers: ApproverServiceClient<Transport>,
+    /// A user.
+    pub(crate) user: Gathered<User>,
+    /// The user with the `user_name` of a key.
+    pub(crate) user_named: Gathered<User>,
+    /// The memberships of a user; none where there are none.
+    pub(crate) memberships_of: Gathered<Vec<Membership>>,
+    /// What has become of the declared approvers of a user; none where nobody was declared.
+    pub(crate) approvers_of: Gathered<Vec<Approver>>,
     settle_time: std::time::Duration,
 }
 
 impl Parts {
     pub(crate) fn new(config: Config) -> Self {
+        let users = UserServiceClient::new(config.identity.clone())
+            .max_decoding_message_size(max_message_bytes());
+        let groups =
+            GroupServiceClient::new(config.group).max_decoding_message_size(max_message_bytes());
+        let approvers = ApproverServiceClient::new(config.approver)
+            .max_decoding_message_size(max_message_bytes());
         Self {
+            user: user(users.clone()),
+            user_named: user_named(users.clone()),
+            memberships_of: memberships_of(groups.clone()),
+            approvers_of: approvers_of(approvers.clone()),
             admins: AdminServiceClient::new(config.identity.clone()),
             audit: AuditServiceClient::new(config.identity.clone()),
             organisations: OrganisationServiceClient::new(config.identity.clone()),
@@ -61,13 +83,10 @@ impl Parts {
             imports: ImportServiceClient::new(config.identity.clone())
                 .max_decoding_message_size(max_message_bytes()),
             reports: ReportServiceClient::new(config.identity.clone()),
-            sessions: SessionServiceClient::new(config.identity.clone()),
-            users: UserServiceClient::new(config.identity)
-                .max_decoding_message_size(max_message_bytes()),
-            groups: GroupServiceClient::new(config.group)
-                .max_decoding_message_size(max_message_bytes()),
-            approvers: ApproverServiceClient::new(config.approver)
-                .max_decoding_message_size(max_message_bytes()),
+            sessions: SessionServiceClient::new(config.identity),
+            users,
+            groups,
+            approvers,
             settle_time: config.limits.settle_time,
         }
     }
@@ -120,6 +139,59 @@ impl Parts {
             delayed("group", &status);
         }
     }
+}
+
+fn user(users: UserServiceClient<Transport>) -> Gathered<User> {
+    Gathered::new(move |organisation_id, ids| {
+        let mut users = users.clone();
+        async move {
+            let request =
+                BatchGetUsersRequest { organisation_id, ids, ..BatchGetUsersRequest::default() };
+            let found = users.batch_get_users(request).await?.into_inner().users;
+            Ok(found.into_iter().map(|user| (user.id.clone(), user)).collect())
+        }
+    })
+}
+
+fn user_named(users: UserServiceClient<Transport>) -> Gathered<User> {
+    Gathered::new(move |organisation_id, user_names| {
+        let mut users = users.clone();
+        async move {
+            let request = BatchGetUsersRequest {
+                organisation_id,
+                user_names,
+                ..BatchGetUsersRequest::default()
+            };
+            let found = users.batch_get_users(request).await?.into_inner().users;
+            Ok(found.into_iter().map(|user| (caseless::key(user.user_name()), user)).collect())
+        }
+    })
+}
+
+fn memberships_of(groups: GroupServiceClient<Transport>) -> Gathered<Vec<Membership>> {
+    Gathered::new(move |organisation_id, user_ids| {
+        let mut groups = groups.clone();
+        async move {
+            let request = BatchListGroupsOfUsersRequest { organisation_id, user_ids };
+            let answer = groups.batch_list_groups_of_users(request).await?.into_inner();
+            let mut found: HashMap<String, Vec<Membership>> = HashMap::new();
+            for membership in answer.memberships {
+                found.entry(membership.user_id.clone()).or_default().push(membership);
+            }
+            Ok(found)
+        }
+    })
+}
+
+fn approvers_of(approvers: ApproverServiceClient<Transport>) -> Gathered<Vec<Approver>> {
+    Gathered::new(move |organisation_id, user_ids| {
+        let mut approvers = approvers.clone();
+        async move {
+            let request = BatchGetApproversRequest { organisation_id, user_ids };
+            let found = approvers.batch_get_approvers(request).await?.into_inner().users;
+            Ok(found.into_iter().map(|user| (user.user_id, user.approvers)).collect())
+        }
+    })
 }
 
 fn delayed(service: &str, status: &Status) {

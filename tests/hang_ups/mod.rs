@@ -179,6 +179,7 @@ impl Here {
                 organisation_id: self.tenant.id.clone(),
                 ids: ids.to_vec(),
                 ids_only: true,
+                ..BatchGetUsersRequest::default()
             };
             // Another process's, so another pool's.
             let there = self.system.users().batch_get_users(request).await.unwrap();

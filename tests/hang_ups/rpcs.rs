@@ -86,7 +86,7 @@ fn users(here: &Here) -> Vec<Call> {
         "BatchGetUsers" => |c, s| c.batch_get_users(BatchGetUsersRequest {
             organisation_id: organisation(&s),
             ids: vec![s.user.id],
-            ids_only: false,
+            ..BatchGetUsersRequest::default()
         });
         "ListUsers" => |c, s| c.list_users(ListUsersRequest {
             organisation_id: organisation(&s),

@@ -95,7 +95,7 @@ async fn members(
     let request = BatchGetUsersRequest {
         organisation_id: signed.organisation_id().to_owned(),
         ids: listed.user_ids,
-        ids_only: false,
+        ..BatchGetUsersRequest::default()
     };
     let users = gateway.parts.users.clone().batch_get_users(request).await?.into_inner().users;
     let members = users.into_iter().map(|user| Member { name: shown::name(&user), user });

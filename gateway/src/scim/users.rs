@@ -5,14 +5,17 @@ use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::Response;
 use http::{HeaderMap, StatusCode, header};
 use muster_proto::approver::v1::{Approver, BatchGetApproversRequest};
+use muster_proto::filter::v1::comparison::Operand;
+use muster_proto::filter::v1::filter::Kind;
+use muster_proto::filter::v1::{Filter, Operator};
 use muster_proto::group::v1::{BatchListGroupsOfUsersRequest, Membership};
 use muster_proto::identity::v1::{
-    CreateUserRequest, DeleteUserRequest, GetUserRequest, ListUsersRequest, UpdateUserRequest, User,
+    CreateUserRequest, DeleteUserRequest, ListUsersRequest, UpdateUserRequest, User,
 };
 use muster_scim::list::Cursors;
 use muster_scim::projection::Projection;
 use muster_scim::schema::{MUSTER_USER, USER_TYPE};
-use muster_scim::{patch, resource};
+use muster_scim::{caseless, patch};
 use serde_json::Value;
 use tonic::{Code, Status};
 
@@ -52,6 +55,17 @@ pub(super) async fn find(
         None => None,
     };
     let count = asked.count(gateway.limits);
+    if count > 0
+        && let Some(key) = looked_up(asked, filter.as_ref())
+    {
+        let user = gateway.parts.user_named.get(&client.organisation.id, &key).await?;
+        let mut resources = Vec::new();
+        if let Some(user) = &user {
+            resources.push(resource(gateway, &asked.projection, user, None, true).await?);
+        }
+        let total = resources.len() as u64;
+        return Ok(Found { total, resources, cursors: Cursors::default() });
+    }
     let request = ListUsersRequest {
         organisation_id: client.organisation.id.clone(),
         page_size: i32::try_from(count).unwrap_or(i32::MAX),
@@ -66,6 +80,15 @@ pub(super) async fn find(
     let resources = render(gateway, &asked.projection, page.users).await?;
     let total = u64::try_from(page.total_size).unwrap_or_default();
     Ok(Found { total, resources, cursors })
+}
+
+/// The key of the `userName` that is all that a list asks for, as clients do before they create.
+fn looked_up(asked: &Asked, filter: Option<&Filter>) -> Option<String> {
+    let Some(Kind::Comparison(comparison)) = filter?.kind.as_ref() else { return None };
+    let Some(Operand::Text(name)) = &comparison.operand else { return None };
+    let is_all = asked.cursor.is_none() && asked.skip() == 0;
+    let is_name = comparison.attribute == "user_name" && comparison.operator() == Operator::Equal;
+    (is_all && is_name).then(|| caseless::key(name))
 }
 
 pub(super) async fn get(
@@ -96,7 +119,7 @@ pub(super) async fn create(
     if let Some(call) = call {
         call.creates(&body, "userName");
     }
-    let document = resource::read(body, &USER_TYPE)?;
+    let document = muster_scim::resource::read(body, &USER_TYPE)?;
     let user = User { organisation_id: client.organisation.id.clone(), ..from_scim(&document) };
     let request = CreateUserRequest { user: Some(user), actor: Some(client.actor()) };
     let user = gateway.parts.users.clone().create_user(request).await?.into_inner();
@@ -114,7 +137,7 @@ pub(super) async fn replace(
     let asked = Asked::read(query, &gateway, &USER_TYPE)?;
     let id = id(path, "user")?;
     let revision = expected(&gateway, &client, &id, &headers).await?;
-    let document = resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
+    let document = muster_scim::resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
     let user = User {
         organisation_id: client.organisation.id.clone(),
         id,
@@ -173,12 +196,9 @@ async fn patch_once(
         let value = operation.value.as_ref().map(Value::to_string).unwrap_or_default();
         (path.to_owned() + &value).to_ascii_lowercase().contains("approvers")
     });
-    let approvers = if names_approvers {
-        approvers_of(gateway, std::slice::from_ref(&before)).await?
-    } else {
-        Vec::new()
-    };
-    let declared = DeclaredApprovers::new(&before, approvers.first().map_or(&[], |(_, a)| a));
+    let approvers =
+        if names_approvers { approvers_in_force(gateway, &before).await? } else { Vec::new() };
+    let declared = DeclaredApprovers::new(&before, &approvers);
     let mut document = to_scim(&before, &gateway.scim_url);
     declared.show(&mut document);
     if let Err(error) = patch::apply(&mut document, operations, &USER_TYPE, &gateway.limits.scim) {
@@ -226,8 +246,8 @@ async fn expected(
 }
 
 async fn read(gateway: &Gateway, client: &Client, id: String) -> Result<User, Failure> {
-    let request = GetUserRequest { organisation_id: client.organisation.id.clone(), id };
-    Ok(gateway.parts.users.clone().get_user(request).await?.into_inner())
+    let user = gateway.parts.user.get(&client.organisation.id, &id).await?;
+    user.ok_or_else(|| Failure::not_found("user"))
 }
 
 /// Answers a write, once those who follow have taken it.
@@ -248,21 +268,9 @@ async fn answer(
     user: User,
     approvers: Option<Vec<Approver>>,
 ) -> Result<Response, Failure> {
-    let (id, revision, is_new) = (user.id.clone(), user.revision, user.revision == 1);
-    let wants_groups = projection.wants("groups") && !(is_new && status == StatusCode::CREATED);
-    let wants_approvers = wants_approvers(projection);
-    let users = [user];
-    let groups =
-        async { if wants_groups { groups_of(gateway, &users).await } else { Ok(Vec::new()) } };
-    let in_force = async {
-        match approvers {
-            Some(approvers) => Ok(vec![(id.clone(), approvers)]),
-            None if wants_approvers => approvers_of(gateway, &users).await,
-            None => Ok(Vec::new()),
-        }
-    };
-    let (groups, in_force) = tokio::try_join!(groups, in_force)?;
-    let resource = resource_of(gateway, projection, &users[0], &groups, &in_force);
+    let (id, revision) = (&user.id, user.revision);
+    let may_be_member = !(revision == 1 && status == StatusCode::CREATED);
+    let resource = resource(gateway, projection, &user, approvers, may_be_member).await?;
     let mut response = json(status, &resource);
     let headers = response.headers_mut();
     headers.extend(version::header(revision).map(|tag| (header::ETAG, tag)));
@@ -272,6 +280,33 @@ async fn answer(
         headers.insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+/// A user with their groups, and with their approvers where those are not known already.
+async fn resource(
+    gateway: &Gateway,
+    projection: &Projection,
+    user: &User,
+    approvers: Option<Vec<Approver>>,
+    may_be_member: bool,
+) -> Result<Resource, Failure> {
+    let groups = async {
+        if may_be_member && projection.wants("groups") {
+            gateway.parts.memberships_of.get(&user.organisation_id, &user.id).await
+        } else {
+            Ok(None)
+        }
+    };
+    let in_force = async {
+        match approvers {
+            Some(approvers) => Ok(approvers),
+            None if wants_approvers(projection) => approvers_in_force(gateway, user).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    let (groups, in_force) = tokio::try_join!(groups, in_force)?;
+    let groups = groups.unwrap_or_default();
+    Ok(resource_of(gateway, projection, user, &groups, &[(user.id.clone(), in_force)]))
 }
 
 /// The users of a page, each service asked once.
@@ -347,6 +382,16 @@ pub(crate) async fn groups_of(
     };
     let answer = gateway.parts.groups.clone().batch_list_groups_of_users(request).await?;
     Ok(answer.into_inner().memberships)
+}
+
+/// What has become of the declared approvers of a user. Where there are none, the service is not
+/// asked.
+async fn approvers_in_force(gateway: &Gateway, user: &User) -> Result<Vec<Approver>, Status> {
+    if user.declared_approvers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let approvers = gateway.parts.approvers_of.get(&user.organisation_id, &user.id).await?;
+    Ok(approvers.unwrap_or_default())
 }
 
 /// What has become of the declared approvers of users, in the order of user ids. Where nobody

@@ -186,7 +186,7 @@ impl<K: Keeper> Follower<K> {
         let request = BatchGetUsersRequest {
             organisation_id: organisation.to_string(),
             ids: ids.iter().map(ToString::to_string).collect(),
-            ids_only: false,
+            ..BatchGetUsersRequest::default()
         };
         let answer = self.users.clone().batch_get_users(request).await?.into_inner();
         let mut users = states(organisation, &answer.users)?;

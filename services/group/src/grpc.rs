@@ -386,6 +386,7 @@ impl Groups {
                 organisation_id: organisation.to_string(),
                 ids: batch.iter().map(ToString::to_string).collect(),
                 ids_only: true,
+                ..BatchGetUsersRequest::default()
             };
             let answer = self.users.clone().batch_get_users(request).await;
             let known: Vec<(UserId, Revision, bool)> = answer

@@ -12,6 +12,7 @@ use muster_proto::identity::v1::{
 use muster_runtime::clock;
 use muster_runtime::feed::{Actor, HistoryRequest, Messages, Pages, Read};
 use muster_runtime::id::{LogEntryId, Revision, UserId};
+use muster_scim::caseless;
 use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
@@ -60,12 +61,26 @@ impl UserService for Identity {
     ) -> Result<Response<BatchGetUsersResponse>, Status> {
         let request = request.into_inner();
         let organisation = organisation_id(&request.organisation_id)?;
-        if request.ids.len() > LARGEST_BATCH {
-            return Err(Error::Invalid {
-                field: "ids",
-                description: format!("has {} ids; at most {LARGEST_BATCH}", request.ids.len()),
+        let (ids, user_names) = (request.ids.len(), request.user_names.len());
+        for (field, count) in [("ids", ids), ("user_names", user_names)] {
+            if count > LARGEST_BATCH {
+                let description = format!("has {count} entries; at most {LARGEST_BATCH}");
+                return Err(Error::Invalid { field, description }.into());
             }
-            .into());
+        }
+        if user_names > 0 {
+            if ids > 0 || request.ids_only {
+                let description = "come with ids or ids_only; expected alone".to_owned();
+                return Err(Error::Invalid { field: "user_names", description }.into());
+            }
+            let keys = request.user_names.iter().map(|name| caseless::key(name)).collect();
+            let users = self
+                .database
+                .point(organisation, move |c| {
+                    Box::pin(store::batch_get_named(c, organisation, keys))
+                })
+                .await?;
+            return Ok(Response::new(BatchGetUsersResponse { users }));
         }
         // What is no id is nobody's.
         let ids: Vec<UserId> = request.ids.iter().filter_map(|id| id.parse().ok()).collect();

@@ -489,6 +489,29 @@ pub(crate) async fn batch_get(
     Ok(rows.into_iter().map(|row| row.into_user(organisation)).collect())
 }
 
+/// Those who have one of these `user_name`s, given as keys, by id.
+pub(crate) async fn batch_get_named(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    keys: Vec<String>,
+) -> Result<Vec<User>, Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT u.user_id AS "user_id: UserId", u.revision AS "revision: Revision",
+                  u.created_at, u.updated_at, u.origin, u.document AS "document: Json<User>",
+                  o.default_locale
+             FROM identity.users AS u
+             JOIN identity.organisation AS o ON o.organisation_id = u.organisation_id
+            WHERE u.organisation_id = $1 AND u.user_name_key = ANY ($2)
+            ORDER BY u.user_id"#,
+        organisation as OrganisationId,
+        &keys,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.into_user(organisation)).collect())
+}
+
 /// The ids and revisions of those that exist, and whether they are active, by id.
 pub(crate) async fn batch_get_revisions(
     connection: &mut PgConnection,
