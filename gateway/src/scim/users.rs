@@ -61,7 +61,7 @@ pub(super) async fn find(
         let user = gateway.parts.user_named.get(&client.organisation.id, &key).await?;
         let mut resources = Vec::new();
         if let Some(user) = &user {
-            resources.push(resource(gateway, &asked.projection, user, None, true).await?);
+            resources.push(read_resource(gateway, &asked.projection, user).await?);
         }
         let total = resources.len() as u64;
         return Ok(Found { total, resources, cursors: Cursors::default() });
@@ -104,7 +104,8 @@ pub(super) async fn get(
     if user.declared_approvers.is_empty() && version::is_known(&headers, user.revision) {
         return Ok(version::not_modified(user.revision));
     }
-    answer(&gateway, &asked.projection, StatusCode::OK, user, None).await
+    let resource = read_resource(&gateway, &asked.projection, &user).await?;
+    Ok(answer(&gateway, StatusCode::OK, &user, &resource))
 }
 
 pub(super) async fn create(
@@ -257,37 +258,45 @@ async fn written(
     status: StatusCode,
     user: User,
 ) -> Result<Response, Failure> {
-    let approvers = gateway.parts.settled(&user).await;
-    answer(gateway, projection, status, user, approvers).await
+    let in_force = async {
+        match gateway.parts.settled(&user).await {
+            Some(approvers) => Ok(approvers),
+            None => shown_approvers(gateway, projection, &user).await,
+        }
+    };
+    let is_new = user.revision == 1 && status == StatusCode::CREATED;
+    let resource = resource(gateway, projection, &user, in_force, !is_new).await?;
+    Ok(answer(gateway, status, &user, &resource))
 }
 
-async fn answer(
-    gateway: &Gateway,
-    projection: &Projection,
-    status: StatusCode,
-    user: User,
-    approvers: Option<Vec<Approver>>,
-) -> Result<Response, Failure> {
-    let (id, revision) = (&user.id, user.revision);
-    let may_be_member = !(revision == 1 && status == StatusCode::CREATED);
-    let resource = resource(gateway, projection, &user, approvers, may_be_member).await?;
-    let mut response = json(status, &resource);
+fn answer(gateway: &Gateway, status: StatusCode, user: &User, resource: &Resource) -> Response {
+    let mut response = json(status, resource);
     let headers = response.headers_mut();
-    headers.extend(version::header(revision).map(|tag| (header::ETAG, tag)));
+    headers.extend(version::header(user.revision).map(|tag| (header::ETAG, tag)));
     if status == StatusCode::CREATED
-        && let Ok(location) = format!("{}/Users/{id}", gateway.scim_url).parse()
+        && let Ok(location) = format!("{}/Users/{}", gateway.scim_url, user.id).parse()
     {
         headers.insert(header::LOCATION, location);
     }
-    Ok(response)
+    response
 }
 
-/// A user with their groups, and with their approvers where those are not known already.
+/// A user as they are now.
+async fn read_resource(
+    gateway: &Gateway,
+    projection: &Projection,
+    user: &User,
+) -> Result<Resource, Failure> {
+    let in_force = shown_approvers(gateway, projection, user);
+    resource(gateway, projection, user, in_force, true).await
+}
+
+/// A user with their groups, where they may be in any, and their approvers, both waited for at once.
 async fn resource(
     gateway: &Gateway,
     projection: &Projection,
     user: &User,
-    approvers: Option<Vec<Approver>>,
+    in_force: impl Future<Output = Result<Vec<Approver>, Status>>,
     may_be_member: bool,
 ) -> Result<Resource, Failure> {
     let groups = async {
@@ -295,13 +304,6 @@ async fn resource(
             gateway.parts.memberships_of.get(&user.organisation_id, &user.id).await
         } else {
             Ok(None)
-        }
-    };
-    let in_force = async {
-        match approvers {
-            Some(approvers) => Ok(approvers),
-            None if wants_approvers(projection) => approvers_in_force(gateway, user).await,
-            None => Ok(Vec::new()),
         }
     };
     let (groups, in_force) = tokio::try_join!(groups, in_force)?;
@@ -382,6 +384,19 @@ pub(crate) async fn groups_of(
     };
     let answer = gateway.parts.groups.clone().batch_list_groups_of_users(request).await?;
     Ok(answer.into_inner().memberships)
+}
+
+/// The approvers of a user in force, where the answer has them.
+async fn shown_approvers(
+    gateway: &Gateway,
+    projection: &Projection,
+    user: &User,
+) -> Result<Vec<Approver>, Status> {
+    if wants_approvers(projection) {
+        approvers_in_force(gateway, user).await
+    } else {
+        Ok(Vec::new())
+    }
 }
 
 /// What has become of the declared approvers of a user. Where there are none, the service is not

@@ -184,7 +184,9 @@ enum Parts {
 impl Parts {
     /// Removes the other parts; whether any is left.
     fn project(&self, attribute: &Attribute, object: &mut Object) -> bool {
-        object.retain(|part, _| self.keep(attribute, part));
+        if !matches!(self, Self::All) {
+            object.retain(|part, _| self.keep(attribute, part));
+        }
         !object.is_empty()
     }
 
