@@ -72,6 +72,33 @@ async fn forbid_to_fall(connection: &mut PgConnection) {
         .unwrap();
 }
 
+#[tokio::test]
+async fn an_organisation_that_another_replica_is_at_work_on_is_not_waited_for() {
+    let system = System::start_apart("busy");
+    let users = system.users();
+    let id = system.tenant().await.id;
+    create(&users, user(&id, "ann@a.example", &[])).await;
+    let mut connection = sql(&system).await;
+    let known = format!("SELECT count(*) FROM approver.person WHERE organisation_id = '{id}'");
+    eventually(&mut connection, &known, 1).await;
+    // As a replica that is always at work: its row is locked, and another than it was.
+    let mut replica = sql(&system).await;
+    let held = format!(
+        "BEGIN; UPDATE approver.cursor SET sequence = sequence WHERE organisation_id = '{id}'"
+    );
+    replica.execute(AssertSqlSafe(held)).await.unwrap();
+    create(&users, user(&id, "bo@a.example", &[])).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                    WHERE application_name = 'muster approver' AND wait_event_type = 'Lock'";
+    for _ in 0..50 {
+        assert_eq!(number(&mut connection, waiting).await, 0);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(number(&mut connection, &known).await, 1);
+    replica.execute("ROLLBACK").await.unwrap();
+    eventually(&mut connection, &known, 2).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_that_repeats_and_delays_and_breaks_off_leaves_the_state_that_one_telling_does() {
     let seed = seed();

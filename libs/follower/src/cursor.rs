@@ -127,6 +127,15 @@ async fn lock(
     if found.is_some() {
         return Ok(found);
     }
+    // To insert a row that is there would wait for whoever holds it, in spite of `DO NOTHING`, and
+    // for the next to hold it, and so on.
+    let there = sqlx::query_scalar("SELECT EXISTS (SELECT FROM cursor WHERE organisation_id = $1)")
+        .bind(organisation)
+        .fetch_one(&mut *connection)
+        .await?;
+    if there {
+        return Ok(None);
+    }
     let inserted = sqlx::query(
         "INSERT INTO cursor (organisation_id, sequence, resume_token) VALUES ($1, 0, '')
          ON CONFLICT (organisation_id) DO NOTHING",
