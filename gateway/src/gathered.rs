@@ -76,9 +76,18 @@ impl<T: Clone + Send + 'static> Gathered<T> {
                 Ok(Err(_)) | Err(_) => None,
             },
         };
-        let found = (self.ask)(organisation.to_owned(), vec![id.to_owned()]).await;
+        let found = self.get_all(organisation, vec![id.to_owned()]).await;
         drop(turn);
         Ok(found?.remove(id))
+    }
+
+    /// What there is of several ids, in a call of its own.
+    pub(crate) async fn get_all(
+        &self,
+        organisation: &str,
+        ids: Vec<String>,
+    ) -> Result<HashMap<String, T>, Status> {
+        (self.ask)(organisation.to_owned(), ids).await
     }
 
     /// The turn to ask, where nobody does; otherwise what the next call brings.
@@ -93,21 +102,6 @@ impl<T: Clone + Send + 'static> Gathered<T> {
         Err(told)
     }
 
-    /// Asks about those who wait, in the trace of the first, and tells them. Where that fails, it is
-    /// told by nobody's being told.
-    async fn ask_for(self, turn: Turn<T>, those: Vec<Waiting<T>>) {
-        let ids = those.iter().map(|waiting| waiting.id.clone()).collect();
-        let asked = deadline::within(PATIENCE, (self.ask)(turn.organisation.clone(), ids));
-        let found = tokio::time::timeout(PATIENCE, asked).await;
-        drop(turn);
-        if let Ok(Ok(found)) = found {
-            for Waiting { id, tell, .. } in those {
-                // Who has hung up hears of nothing.
-                drop(tell.send(found.get(&id).cloned()));
-            }
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Waiting<T>>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,6 +111,23 @@ impl<T: Clone + Send + 'static> Gathered<T> {
 struct Turn<T: Clone + Send + 'static> {
     of: Gathered<T>,
     organisation: String,
+}
+
+impl<T: Clone + Send + 'static> Turn<T> {
+    /// Asks about those who wait, and tells them. Where that fails, it is told by nobody's being
+    /// told.
+    async fn ask_for(self, those: Vec<Waiting<T>>) {
+        let ids = those.iter().map(|waiting| waiting.id.clone()).collect();
+        let asked = deadline::within(PATIENCE, self.of.get_all(&self.organisation, ids));
+        let found = tokio::time::timeout(PATIENCE, asked).await;
+        drop(self);
+        if let Ok(Ok(found)) = found {
+            for Waiting { id, tell, .. } in those {
+                // Who has hung up hears of nothing.
+                drop(tell.send(found.get(&id).cloned()));
+            }
+        }
+    }
 }
 
 impl<T: Clone + Send + 'static> Drop for Turn<T> {
@@ -132,9 +143,9 @@ impl<T: Clone + Send + 'static> Drop for Turn<T> {
         drop(waiting);
         let span = first.span.clone();
         let turn = Self { of: self.of.clone(), organisation: self.organisation.clone() };
-        // Outside of the runtime nobody waits any more.
+        // Outside of the runtime nobody waits any more. In the trace of the first.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(self.of.clone().ask_for(turn, next).instrument(span));
+            runtime.spawn(turn.ask_for(next).instrument(span));
         }
     }
 }

@@ -130,8 +130,11 @@ pub(super) fn apply(
             UserEdit::RemoveEmails(kind) => {
                 doc.emails.retain(|e| e.kind.as_deref().is_none_or(|own| !same(own, kind)));
             }
-            UserEdit::Approvers(emails) => approvers.clone_from(emails),
-            UserEdit::AddApprovers(emails) => {
+            UserEdit::Approvers(emails) | UserEdit::AddApprovers(emails) => {
+                if matches!(edit, UserEdit::Approvers(_)) {
+                    approvers.clear();
+                }
+                // Who is named twice is named once.
                 for email in emails {
                     if !approvers.iter().any(|known| same(known, email)) {
                         approvers.push(email.clone());

@@ -100,8 +100,9 @@ async fn show(
     let rows = shown::rows(&gateway, &users);
     let (mut rows, ((changes, older), names), calls) = tokio::try_join!(rows, changes, calls)?;
     let row = rows.pop().ok_or_else(Problem::no_such_page)?;
-    let approvers = row.approvers.iter().map(|declared| declared.approver.clone()).collect();
-    let scim = representation(&gateway, &row.user, &row.groups, approvers);
+    let approvers: Vec<_> =
+        row.approvers.iter().map(|declared| declared.approver.clone()).collect();
+    let scim = representation(&gateway, &row.user, &row.groups, &approvers);
     let fields = shown::field_names(&signed.organisation);
     let frame = signed.frame(row.name.clone(), Section::People).with_notice(done(&asked.done));
     page(&Person {

@@ -1,21 +1,23 @@
 //! `/Users`.
 
+use std::collections::HashMap;
+
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::Response;
 use http::{HeaderMap, StatusCode, header};
-use muster_proto::approver::v1::{Approver, BatchGetApproversRequest};
+use muster_proto::approver::v1::Approver;
 use muster_proto::filter::v1::comparison::Operand;
 use muster_proto::filter::v1::filter::Kind;
 use muster_proto::filter::v1::{Filter, Operator};
-use muster_proto::group::v1::{BatchListGroupsOfUsersRequest, Membership};
+use muster_proto::group::v1::Membership;
 use muster_proto::identity::v1::{
     CreateUserRequest, DeleteUserRequest, ListUsersRequest, UpdateUserRequest, User,
 };
 use muster_scim::list::Cursors;
 use muster_scim::projection::Projection;
 use muster_scim::schema::{MUSTER_USER, USER_TYPE};
-use muster_scim::{caseless, patch};
+use muster_scim::{caseless, patch, resource};
 use serde_json::Value;
 use tonic::{Code, Status};
 
@@ -61,7 +63,7 @@ pub(super) async fn find(
         let user = gateway.parts.user_named.get(&client.organisation.id, &key).await?;
         let mut resources = Vec::new();
         if let Some(user) = &user {
-            resources.push(read_resource(gateway, &asked.projection, user).await?);
+            resources.push(render_read(gateway, &asked.projection, user).await?);
         }
         let total = resources.len() as u64;
         return Ok(Found { total, resources, cursors: Cursors::default() });
@@ -104,7 +106,7 @@ pub(super) async fn get(
     if user.declared_approvers.is_empty() && version::is_known(&headers, user.revision) {
         return Ok(version::not_modified(user.revision));
     }
-    let resource = read_resource(&gateway, &asked.projection, &user).await?;
+    let resource = render_read(&gateway, &asked.projection, &user).await?;
     Ok(answer(&gateway, StatusCode::OK, &user, &resource))
 }
 
@@ -120,7 +122,7 @@ pub(super) async fn create(
     if let Some(call) = call {
         call.creates(&body, "userName");
     }
-    let document = muster_scim::resource::read(body, &USER_TYPE)?;
+    let document = resource::read(body, &USER_TYPE)?;
     let user = User { organisation_id: client.organisation.id.clone(), ..from_scim(&document) };
     let request = CreateUserRequest { user: Some(user), actor: Some(client.actor()) };
     let user = gateway.parts.users.clone().create_user(request).await?.into_inner();
@@ -138,7 +140,7 @@ pub(super) async fn replace(
     let asked = Asked::read(query, &gateway, &USER_TYPE)?;
     let id = id(path, "user")?;
     let revision = expected(&gateway, &client, &id, &headers).await?;
-    let document = muster_scim::resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
+    let document = resource::read(body(request, gateway.limits).await?, &USER_TYPE)?;
     let user = User {
         organisation_id: client.organisation.id.clone(),
         id,
@@ -265,7 +267,7 @@ async fn written(
         }
     };
     let is_new = user.revision == 1 && status == StatusCode::CREATED;
-    let resource = resource(gateway, projection, &user, in_force, !is_new).await?;
+    let resource = render_one(gateway, projection, &user, in_force, !is_new).await?;
     Ok(answer(gateway, status, &user, &resource))
 }
 
@@ -282,17 +284,17 @@ fn answer(gateway: &Gateway, status: StatusCode, user: &User, resource: &Resourc
 }
 
 /// A user as they are now.
-async fn read_resource(
+async fn render_read(
     gateway: &Gateway,
     projection: &Projection,
     user: &User,
 ) -> Result<Resource, Failure> {
     let in_force = shown_approvers(gateway, projection, user);
-    resource(gateway, projection, user, in_force, true).await
+    render_one(gateway, projection, user, in_force, true).await
 }
 
 /// A user with their groups, where they may be in any, and their approvers, both waited for at once.
-async fn resource(
+async fn render_one(
     gateway: &Gateway,
     projection: &Projection,
     user: &User,
@@ -308,7 +310,7 @@ async fn resource(
     };
     let (groups, in_force) = tokio::try_join!(groups, in_force)?;
     let groups = groups.unwrap_or_default();
-    Ok(resource_of(gateway, projection, user, &groups, &[(user.id.clone(), in_force)]))
+    Ok(resource_of(gateway, projection, user, &groups, &in_force))
 }
 
 /// The users of a page, each service asked once.
@@ -318,20 +320,26 @@ async fn render(
     users: Vec<User>,
 ) -> Result<Vec<Resource>, Failure> {
     let groups = async {
-        if projection.wants("groups") { groups_of(gateway, &users).await } else { Ok(Vec::new()) }
+        if projection.wants("groups") {
+            groups_of(gateway, &users).await
+        } else {
+            Ok(HashMap::new())
+        }
     };
     let in_force = async {
         if wants_approvers(projection) {
             approvers_of(gateway, &users).await
         } else {
-            Ok(Vec::new())
+            Ok(HashMap::new())
         }
     };
     let (groups, in_force) = tokio::try_join!(groups, in_force)?;
-    Ok(users
-        .iter()
-        .map(|user| resource_of(gateway, projection, user, &groups, &in_force))
-        .collect())
+    let resource = |user: &User| {
+        let groups = groups.get(&user.id).map_or(&[][..], Vec::as_slice);
+        let approvers = in_force.get(&user.id).map_or(&[][..], Vec::as_slice);
+        resource_of(gateway, projection, user, groups, approvers)
+    };
+    Ok(users.iter().map(resource).collect())
 }
 
 /// A user as a GET without parameters answers, whose groups and approvers are these.
@@ -339,28 +347,21 @@ pub(crate) fn representation(
     gateway: &Gateway,
     user: &User,
     groups: &[Membership],
-    approvers: Vec<Approver>,
+    approvers: &[Approver],
 ) -> Value {
     let projection = Projection::default_of(&USER_TYPE);
-    let in_force = [(user.id.clone(), approvers)];
-    Value::Object(resource_of(gateway, &projection, user, groups, &in_force).document)
+    Value::Object(resource_of(gateway, &projection, user, groups, approvers).document)
 }
 
-/// `groups` and `in_force` are in the order of user ids.
 fn resource_of(
     gateway: &Gateway,
     projection: &Projection,
     user: &User,
     groups: &[Membership],
-    in_force: &[(String, Vec<Approver>)],
+    approvers: &[Approver],
 ) -> Resource {
     let mut document = to_scim(user, &gateway.scim_url);
-    let start = groups.partition_point(|membership| membership.user_id < user.id);
-    let end = groups.partition_point(|membership| membership.user_id <= user.id);
-    super::user_json::put_groups(&mut document, &groups[start..end], &gateway.scim_url);
-    let approvers = in_force
-        .binary_search_by(|(id, _)| id.as_str().cmp(&user.id))
-        .map_or(&[][..], |at| &in_force[at].1);
+    super::user_json::put_groups(&mut document, groups, &gateway.scim_url);
     super::user_json::put_approvers(&mut document, approvers);
     super::user_json::put_content_region(&mut document, user);
     super::user_json::put_meta(&mut document, user, &gateway.scim_url);
@@ -372,18 +373,14 @@ fn wants_approvers(projection: &Projection) -> bool {
     projection.wants(&format!("{}:approvers", MUSTER_USER.id))
 }
 
-/// The memberships of users, in the order of user ids.
+/// The memberships of users, by user; the service is asked once.
 pub(crate) async fn groups_of(
     gateway: &Gateway,
     users: &[User],
-) -> Result<Vec<Membership>, Status> {
-    let Some(first) = users.first() else { return Ok(Vec::new()) };
-    let request = BatchListGroupsOfUsersRequest {
-        organisation_id: first.organisation_id.clone(),
-        user_ids: users.iter().map(|user| user.id.clone()).collect(),
-    };
-    let answer = gateway.parts.groups.clone().batch_list_groups_of_users(request).await?;
-    Ok(answer.into_inner().memberships)
+) -> Result<HashMap<String, Vec<Membership>>, Status> {
+    let Some(first) = users.first() else { return Ok(HashMap::new()) };
+    let ids = users.iter().map(|user| user.id.clone()).collect();
+    gateway.parts.memberships_of.get_all(&first.organisation_id, ids).await
 }
 
 /// The approvers of a user in force, where the answer has them.
@@ -409,18 +406,14 @@ async fn approvers_in_force(gateway: &Gateway, user: &User) -> Result<Vec<Approv
     Ok(approvers.unwrap_or_default())
 }
 
-/// What has become of the declared approvers of users, in the order of user ids. Where nobody
-/// declares any, the service is not asked.
+/// What has become of the declared approvers of users, by user. Where nobody declares any, the
+/// service is not asked.
 pub(crate) async fn approvers_of(
     gateway: &Gateway,
     users: &[User],
-) -> Result<Vec<(String, Vec<Approver>)>, Status> {
+) -> Result<HashMap<String, Vec<Approver>>, Status> {
     let declaring = || users.iter().filter(|user| !user.declared_approvers.is_empty());
-    let Some(first) = declaring().next() else { return Ok(Vec::new()) };
-    let request = BatchGetApproversRequest {
-        organisation_id: first.organisation_id.clone(),
-        user_ids: declaring().map(|user| user.id.clone()).collect(),
-    };
-    let answer = gateway.parts.approvers.clone().batch_get_approvers(request).await?;
-    Ok(answer.into_inner().users.into_iter().map(|user| (user.user_id, user.approvers)).collect())
+    let Some(first) = declaring().next() else { return Ok(HashMap::new()) };
+    let ids = declaring().map(|user| user.id.clone()).collect();
+    gateway.parts.approvers_of.get_all(&first.organisation_id, ids).await
 }

@@ -1,7 +1,5 @@
 //! People in words, as pages and files show them.
 
-use std::collections::BTreeMap;
-
 use muster_proto::approver::v1::{Approver, ApproverState};
 use muster_proto::group::v1::Membership;
 use muster_proto::identity::v1::{ContentRegion, Organisation, Origin, User};
@@ -161,15 +159,10 @@ pub(in super::super) fn field_names(organisation: &Organisation) -> [String; 3] 
     })
 }
 
-/// People with their groups and approvers, each service asked once. `users` are in order of id.
+/// People with their groups and approvers, each service asked once.
 pub(in super::super) async fn rows(gateway: &Gateway, users: &[User]) -> Result<Vec<Row>, Problem> {
-    let (memberships, approvers) =
+    let (mut groups, mut approvers) =
         tokio::try_join!(groups_of(gateway, users), approvers_of(gateway, users))?;
-    let mut groups: BTreeMap<String, Vec<Membership>> = BTreeMap::new();
-    for membership in memberships {
-        groups.entry(membership.user_id.clone()).or_default().push(membership);
-    }
-    let mut approvers: BTreeMap<String, Vec<Approver>> = approvers.into_iter().collect();
     let row = |user: &User| Row {
         name: name(user),
         groups: groups.remove(&user.id).unwrap_or_default(),

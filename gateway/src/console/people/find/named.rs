@@ -2,15 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use muster_proto::approver::v1::{
-    ApproverState, BatchGetApproversRequest, ListUsersWithPendingApproversRequest,
-};
+use muster_proto::approver::v1::{ApproverState, ListUsersWithPendingApproversRequest};
 use muster_proto::filter::v1::comparison::Operand;
 use muster_proto::filter::v1::filter::Kind;
 use muster_proto::filter::v1::{Comparison, Filter, Operator};
-use muster_proto::group::v1::{
-    BatchListGroupsOfUsersRequest, ListGroupsRequest, ListMembersRequest,
-};
+use muster_proto::group::v1::{ListGroupsRequest, ListMembersRequest};
 
 use super::super::super::frame::Problem;
 use crate::Gateway;
@@ -144,12 +140,11 @@ async fn in_group(
     group_id: &str,
     user_ids: Vec<String>,
 ) -> Result<Vec<String>, Problem> {
-    let request =
-        BatchListGroupsOfUsersRequest { organisation_id: organisation.to_owned(), user_ids };
-    let mut groups = gateway.parts.groups.clone();
-    let memberships = groups.batch_list_groups_of_users(request).await?.into_inner().memberships;
-    let those = memberships.into_iter().filter(|membership| membership.group_id == group_id);
-    Ok(those.map(|membership| membership.user_id).collect())
+    let groups = gateway.parts.memberships_of.get_all(organisation, user_ids).await?;
+    let those = groups
+        .into_iter()
+        .filter(|(_, groups)| groups.iter().any(|membership| membership.group_id == group_id));
+    Ok(those.map(|(user_id, _)| user_id).collect())
 }
 
 /// Those of these users who wait for an approver.
@@ -158,12 +153,11 @@ async fn those_waiting(
     organisation: &str,
     user_ids: Vec<String>,
 ) -> Result<BTreeSet<String>, Problem> {
-    let request = BatchGetApproversRequest { organisation_id: organisation.to_owned(), user_ids };
-    let answer = gateway.parts.approvers.clone().batch_get_approvers(request).await?.into_inner();
-    let waits = answer.users.into_iter().filter(|user| {
-        user.approvers.iter().any(|approver| approver.state() == ApproverState::Pending)
+    let approvers = gateway.parts.approvers_of.get_all(organisation, user_ids).await?;
+    let waits = approvers.into_iter().filter(|(_, approvers)| {
+        approvers.iter().any(|approver| approver.state() == ApproverState::Pending)
     });
-    Ok(waits.map(|user| user.user_id).collect())
+    Ok(waits.map(|(user_id, _)| user_id).collect())
 }
 
 #[cfg(test)]
