@@ -56,3 +56,4 @@ mod set_up;
 mod settings;
 mod statements;
 mod telemetry;
+mod writes_together;

@@ -4,13 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::future::join_all;
 use http::{HeaderName, HeaderValue};
+use muster_proto::identity::v1::ListChangesRequest;
 use muster_runtime::metrics::{self, Kind};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
 
 use crate::support::collector::{Collector, Span};
 use crate::support::system::{System, Tenant};
+use crate::writes_together::transactions;
 
 /// The trace and the span of whoever calls.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -30,9 +33,19 @@ fn settings(collector: &Collector) -> Vec<(&'static str, &'static str)> {
 
 /// A request in the trace of `TRACE`; its answer.
 async fn traced(tenant: &Tenant, method: http::Method, path: &str, body: &Value) -> Value {
+    traced_in(TRACE, tenant, method, path, body).await
+}
+
+async fn traced_in(
+    trace: &str,
+    tenant: &Tenant,
+    method: http::Method,
+    path: &str,
+    body: &Value,
+) -> Value {
     let header = (
         HeaderName::from_static("traceparent"),
-        HeaderValue::from_str(&format!("00-{TRACE}-{CALLER}-01")).ok(),
+        HeaderValue::from_str(&format!("00-{trace}-{CALLER}-01")).ok(),
     );
     let bytes = bytes::Bytes::from(body.to_string());
     let answer = tenant.client.send_bytes(method, path, Some(bytes), &[header]).await.unwrap();
@@ -150,6 +163,39 @@ async fn one_trace_leads_from_the_request_through_four_processes_to_each_stateme
                 && span.nanoseconds.1 <= above.nanoseconds.1 + slack
         };
         assert!(above.is_none_or(within), "{span:?} in {above:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_change_says_which_request_made_it_also_where_several_made_theirs_together() {
+    let collector = Collector::start().await;
+    let system = System::start_apart_with("caused", &settings(&collector));
+    let tenant = system.tenant().await;
+    let mut rounds = 0;
+    loop {
+        let posts = (0..16).map(|n| {
+            let (trace, tenant) = (format!("{:032x}", 1 + rounds * 16 + n), &tenant);
+            async move {
+                let user = json!({"userName": trace});
+                let user = traced_in(&trace, tenant, http::Method::POST, "/Users", &user).await;
+                (user["id"].as_str().unwrap().to_owned(), trace)
+            }
+        });
+        for (user_id, trace) in join_all(posts).await {
+            let organisation_id = tenant.id.clone();
+            let request =
+                ListChangesRequest { organisation_id, user_id, ..ListChangesRequest::default() };
+            let listed = system.users().list_changes(request).await.unwrap().into_inner();
+            let [change] = &listed.changes[..] else { panic!("{listed:?}") };
+            let traceparent = &change.metadata.as_ref().unwrap().traceparent;
+            assert_eq!(traceparent.split('-').nth(1), Some(&*trace), "{traceparent}");
+        }
+        let (transactions, changes) = transactions(&system, &tenant.id).await;
+        if transactions < changes {
+            return;
+        }
+        rounds += 1;
+        assert!(rounds < 20, "no two writes ever met");
     }
 }
 

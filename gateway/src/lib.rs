@@ -7,7 +7,6 @@ mod console;
 mod docs;
 mod errors;
 mod failure;
-mod gathered;
 mod oidc;
 mod parts;
 mod provisioning_log;

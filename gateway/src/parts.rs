@@ -1,6 +1,7 @@
 //! The clients of the services, and the wait for those who follow.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use muster_proto::approver::v1::approver_service_client::ApproverServiceClient;
 use muster_proto::approver::v1::{self as approver, Approver, BatchGetApproversRequest};
@@ -17,13 +18,21 @@ use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_proto::identity::v1::{BatchGetUsersRequest, User};
 use muster_runtime::deadline;
+use muster_runtime::gathering::Reads;
 use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::transport::Transport;
 use muster_scim::caseless;
 use tonic::Status;
 
 use crate::Config;
-use crate::gathered::Gathered;
+
+/// The most ids in one call of those that gather requests.
+const LARGEST: usize = 100;
+/// How long a request waits for others' calls before it makes its own.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Reads of many requests, made in one call: of ids of an organisation.
+type Gathered<T> = Reads<String, String, T, Status>;
 
 /// Clients of the services. Cloning them is cheap.
 #[derive(Debug, Clone)]
@@ -58,7 +67,7 @@ pub struct Parts {
     pub(crate) memberships_of: Gathered<Vec<Membership>>,
     /// What has become of the declared approvers of a user; none where nobody was declared.
     pub(crate) approvers_of: Gathered<Vec<Approver>>,
-    settle_time: std::time::Duration,
+    settle_time: Duration,
 }
 
 impl Parts {
@@ -142,7 +151,7 @@ impl Parts {
 }
 
 fn user(users: UserServiceClient<Transport>) -> Gathered<User> {
-    Gathered::new(move |organisation_id, ids| {
+    Reads::new(LARGEST, PATIENCE, move |organisation_id, ids| {
         let mut users = users.clone();
         async move {
             let request =
@@ -154,7 +163,7 @@ fn user(users: UserServiceClient<Transport>) -> Gathered<User> {
 }
 
 fn user_named(users: UserServiceClient<Transport>) -> Gathered<User> {
-    Gathered::new(move |organisation_id, user_names| {
+    Reads::new(LARGEST, PATIENCE, move |organisation_id, user_names| {
         let mut users = users.clone();
         async move {
             let request = BatchGetUsersRequest {
@@ -169,7 +178,7 @@ fn user_named(users: UserServiceClient<Transport>) -> Gathered<User> {
 }
 
 fn memberships_of(groups: GroupServiceClient<Transport>) -> Gathered<Vec<Membership>> {
-    Gathered::new(move |organisation_id, user_ids| {
+    Reads::new(LARGEST, PATIENCE, move |organisation_id, user_ids| {
         let mut groups = groups.clone();
         async move {
             let request = BatchListGroupsOfUsersRequest { organisation_id, user_ids };
@@ -184,7 +193,7 @@ fn memberships_of(groups: GroupServiceClient<Transport>) -> Gathered<Vec<Members
 }
 
 fn approvers_of(approvers: ApproverServiceClient<Transport>) -> Gathered<Vec<Approver>> {
-    Gathered::new(move |organisation_id, user_ids| {
+    Reads::new(LARGEST, PATIENCE, move |organisation_id, user_ids| {
         let mut approvers = approvers.clone();
         async move {
             let request = BatchGetApproversRequest { organisation_id, user_ids };

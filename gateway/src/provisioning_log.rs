@@ -37,7 +37,7 @@ const USER_AGENT: usize = 256;
 /// How many ids are kept of those that were left out, and of how many characters each.
 const UNKNOWN_IDS: (usize, usize) = (1_000, 64);
 
-/// What the group that an answer is about is called. In its extensions.
+/// What the user or the group that an answer is about is called. In its extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct Called(pub String);
 

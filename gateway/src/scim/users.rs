@@ -28,7 +28,7 @@ use super::{Asked, body, id, json, version};
 use crate::Gateway;
 use crate::auth::Client;
 use crate::failure::Failure;
-use crate::provisioning_log::Call;
+use crate::provisioning_log::{Call, Called};
 
 /// How often a PATCH starts over that lost a race.
 const TRIES: u32 = 10;
@@ -280,6 +280,7 @@ fn answer(gateway: &Gateway, status: StatusCode, user: &User, resource: &Resourc
     {
         headers.insert(header::LOCATION, location);
     }
+    response.extensions_mut().insert(Called(user.user_name().to_owned()));
     response
 }
 
@@ -380,7 +381,7 @@ pub(crate) async fn groups_of(
 ) -> Result<HashMap<String, Vec<Membership>>, Status> {
     let Some(first) = users.first() else { return Ok(HashMap::new()) };
     let ids = users.iter().map(|user| user.id.clone()).collect();
-    gateway.parts.memberships_of.get_all(&first.organisation_id, ids).await
+    gateway.parts.memberships_of.get_all(first.organisation_id.clone(), ids).await
 }
 
 /// The approvers of a user in force, where the answer has them.
@@ -415,5 +416,5 @@ pub(crate) async fn approvers_of(
     let declaring = || users.iter().filter(|user| !user.declared_approvers.is_empty());
     let Some(first) = declaring().next() else { return Ok(HashMap::new()) };
     let ids = declaring().map(|user| user.id.clone()).collect();
-    gateway.parts.approvers_of.get_all(&first.organisation_id, ids).await
+    gateway.parts.approvers_of.get_all(first.organisation_id.clone(), ids).await
 }

@@ -135,28 +135,23 @@ impl<K: Keeper> Follower<K> {
         follower
     }
 
-    /// Waits until `look`, by one statement, finds what identity's feed brings of a user, for as long
-    /// as the caller does.
+    /// Waits until `look` finds what identity's feed brings of a user, for as long as the caller does.
     ///
     /// It looks again when this process has applied something of the user, and now and then, since a
     /// replica may have done so.
-    pub async fn until<T, L>(
+    pub async fn until<T, F>(
         &self,
         organisation: OrganisationId,
         user: UserId,
-        look: L,
+        look: impl Fn() -> F,
     ) -> Result<T, sqlx::Error>
     where
-        L: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<Option<T>, sqlx::Error>>
-            + Clone
-            + Send
-            + 'static,
-        T: Send + 'static,
+        F: Future<Output = Result<Option<T>, sqlx::Error>>,
     {
         let mut applied = self.applied.subscribe();
         let mut pause = SOONEST;
         loop {
-            if let Some(found) = self.database.point(organisation, look.clone()).await? {
+            if let Some(found) = look().await? {
                 return Ok(found);
             }
             let heard = async {

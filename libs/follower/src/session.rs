@@ -23,6 +23,8 @@ use crate::{FollowedUser, Follower, Keeper, REOPEN};
 const BATCH: usize = 500;
 /// The most changes that wait to be applied; the stream is read no further meanwhile.
 const QUEUE: usize = 2_000;
+/// How long to wait for the rest of what identity is about to send.
+const REST: Duration = Duration::from_millis(10);
 /// How many organisations are worked on at once.
 const AT_ONCE: usize = 4;
 /// How long to leave an organisation alone that another replica is at work on.
@@ -52,6 +54,10 @@ type Applied = (OrganisationId, Arc<[UserId]>, Result<Advance, sqlx::Error>);
 #[derive(Debug, Default)]
 struct Pending {
     messages: VecDeque<Message>,
+    /// The newest sequence that identity knew of when it sent the last of them.
+    head: i64,
+    /// When the first of them came that has waited for no batch yet.
+    since: Option<Instant>,
     /// Whether a batch of them is being applied.
     advancing: bool,
     /// How often the first of them has failed by itself; the others are tried with it as long as
@@ -172,7 +178,7 @@ impl<K: Keeper> Session<'_, K> {
         let now = Instant::now();
         let full = self.advances.len() == AT_ONCE;
         let work = self.pending.values().filter(|pending| !full && !pending.advancing);
-        let work = work.map(|pending| pending.again.unwrap_or(now));
+        let work = work.map(|pending| pending.due().unwrap_or(now));
         let next = work.chain(self.reopen.filter(|_| self.listings.is_empty())).min();
         next.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
     }
@@ -210,6 +216,8 @@ impl<K: Keeper> Session<'_, K> {
         if pending.failures > 0 {
             pending.dropped = true;
         } else if last.is_none_or(|last| message.sequence == last + 1) {
+            pending.since.get_or_insert_with(Instant::now);
+            pending.head = head;
             pending.messages.push_back(message);
         } else if last.is_some_and(|last| message.sequence > last) {
             self.leave(organisation, REOPEN);
@@ -221,7 +229,7 @@ impl<K: Keeper> Session<'_, K> {
     fn advance(&mut self) {
         let now = Instant::now();
         let is_due =
-            |pending: &Pending| !pending.advancing && pending.again.is_none_or(|at| at <= now);
+            |pending: &Pending| !pending.advancing && pending.due().is_none_or(|at| at <= now);
         let due = self.pending.iter().filter(|(_, pending)| is_due(pending));
         let mut due: Vec<OrganisationId> = due.map(|(organisation, _)| *organisation).collect();
         // Whose turn was last comes last.
@@ -230,6 +238,7 @@ impl<K: Keeper> Session<'_, K> {
         for organisation in due.into_iter().take(AT_ONCE - self.advances.len()) {
             let Some(pending) = self.pending.get_mut(&organisation) else { continue };
             pending.advancing = true;
+            pending.since = None;
             self.last = Some(organisation);
             let batch = pending.batch();
             let (follower, users) =
@@ -354,6 +363,14 @@ impl<K: Keeper> Session<'_, K> {
 }
 
 impl Pending {
+    /// When the next batch is to begin; none for now.
+    fn due(&self) -> Option<Instant> {
+        let last = self.messages.back().map_or(0, |last| last.sequence);
+        let is_all = last >= self.head || self.messages.len() >= BATCH || self.failures > 0;
+        let rest = self.since.filter(|_| !is_all).map(|since| since + REST);
+        self.again.max(rest)
+    }
+
     /// What to apply next in one transaction: changes of one actor, who is told as the one who made
     /// what comes of them.
     fn batch(&self) -> Vec<Message> {

@@ -266,7 +266,8 @@ fn appended(last: i64) -> i64 {
     last
 }
 
-/// Appends changes at `written_at` and returns the sequence of the last.
+/// Appends changes at `written_at`, made by the request of the current span, and returns the
+/// sequence of the last.
 ///
 /// Call it once in a transaction, as its last statement: it takes the organisation's feed lock,
 /// and a lock taken after it could wait for someone who waits for the feed. A second call fails,
@@ -278,6 +279,19 @@ pub async fn append(
     actor: &Actor,
     written_at: OffsetDateTime,
     changes: &[NewChange],
+) -> Result<i64, sqlx::Error> {
+    let causes = vec![telemetry::traceparent(); changes.len()];
+    append_caused(connection, organisation, actor, written_at, changes, &causes).await
+}
+
+/// The same for changes that several requests made: the W3C `traceparent` of the one that made each.
+pub async fn append_caused(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    actor: &Actor,
+    written_at: OffsetDateTime,
+    changes: &[NewChange],
+    causes: &[Option<String>],
 ) -> Result<i64, sqlx::Error> {
     appends_once()?;
     if changes.is_empty() {
@@ -301,13 +315,16 @@ pub async fn append(
     let at_once = at_once && !crate::failpoint::is_on("feed-after-lock");
     if at_once {
         let append = "SELECT * FROM feed_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-        let last = append_by(append, connection, organisation, actor, written_at, changes).await?;
+        let last =
+            append_by(append, connection, organisation, actor, written_at, changes, causes).await?;
         return Ok(appended(last));
     }
     lock(connection, organisation).await?;
     #[cfg(feature = "failpoints")]
     crate::failpoint::crash("feed-after-lock");
-    append_by(INSERT, connection, organisation, actor, written_at, changes).await.map(appended)
+    append_by(INSERT, connection, organisation, actor, written_at, changes, causes)
+        .await
+        .map(appended)
 }
 
 /// Changes that the transaction has kept in a table of the service's, since they are too many to
@@ -395,12 +412,12 @@ const INSERT: &str =
     "INSERT INTO change (organisation_id, sequence, change_id, written_at, kind, subject_id,
                          revision, before, after, actor, traceparent, total, active)
      SELECT $1, coalesce(last.sequence, 0) + n.position, n.change_id, $2, n.kind, n.subject_id,
-            n.revision, n.before, n.after, $3, $4,
+            n.revision, n.before, n.after, $3, n.cause,
             coalesce(last.total, 0) + sum(n.total) OVER (ORDER BY n.position),
             coalesce(last.active, 0) + sum(n.active) OVER (ORDER BY n.position)
-       FROM unnest($5::uuid[], $6::smallint[], $7::uuid[], $8::bigint[], $9::jsonb[],
+       FROM unnest($4::text[], $5::uuid[], $6::smallint[], $7::uuid[], $8::bigint[], $9::jsonb[],
                    $10::jsonb[], $11::bigint[], $12::bigint[])
-            WITH ORDINALITY AS n (change_id, kind, subject_id, revision, before, after,
+            WITH ORDINALITY AS n (cause, change_id, kind, subject_id, revision, before, after,
                                   total, active, position)
        LEFT JOIN (SELECT sequence, total, active FROM change
                    WHERE organisation_id = $1 ORDER BY sequence DESC LIMIT 1) AS last ON true
@@ -414,12 +431,13 @@ async fn append_by(
     actor: &Actor,
     written_at: OffsetDateTime,
     changes: &[NewChange],
+    causes: &[Option<String>],
 ) -> Result<i64, sqlx::Error> {
     let mut sequences: Vec<i64> = sqlx::query_scalar(statement)
         .bind(organisation)
         .bind(written_at)
         .bind(actor.to_column())
-        .bind(telemetry::traceparent())
+        .bind(causes)
         .bind(changes.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>())
         .bind(changes.iter().map(|c| c.kind as i16).collect::<Vec<_>>())
         .bind(changes.iter().map(|c| c.subject).collect::<Vec<_>>())

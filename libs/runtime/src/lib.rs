@@ -8,6 +8,7 @@ pub mod deadline;
 pub mod failpoint;
 pub mod feed;
 pub mod filter_sql;
+pub mod gathering;
 pub mod grpc;
 pub mod health;
 pub mod http_server;

@@ -145,8 +145,9 @@ impl ApproverService for Approvers {
         let revision = Revision(request.revision);
         let approvers = self
             .follower
-            .until(organisation, user, move |c| {
-                Box::pin(store::at_revision(c, organisation, user, revision))
+            .until(organisation, user, || async {
+                let state = self.states.get(&organisation, &user).await?;
+                Ok(state.filter(|state| state.revision >= revision).map(|state| state.approvers))
             })
             .await
             .map_err(Error::Database)?;

@@ -6,16 +6,21 @@ mod error;
 mod grpc;
 mod store;
 
+use std::time::Duration;
+
 use muster_follower::Follower;
 use muster_proto::approver::v1::approver_service_server::ApproverServiceServer;
 use muster_runtime::feed::{self, Feed};
+use muster_runtime::gathering::Reads;
 use muster_runtime::grpc::max_message_bytes;
+use muster_runtime::id::{OrganisationId, UserId};
 use muster_runtime::life::Life;
 use muster_runtime::postgres::{Database, Settings};
 use muster_runtime::transport::Transport;
 use tonic::service::Routes;
 
 pub use error::Error;
+use store::approver::State;
 
 /// The Postgres schema that the service owns.
 pub const SCHEMA: &str = "approver";
@@ -32,6 +37,8 @@ struct Approvers {
     database: Database,
     feed: Feed,
     follower: Follower<store::person::People>,
+    /// How users are known, asked by those who wait for one.
+    states: Reads<OrganisationId, UserId, State, sqlx::Error>,
 }
 
 /// Connects to the database, begins to follow identity and returns the service to serve.
@@ -45,8 +52,22 @@ pub async fn start(
     database.migrated(MIGRATOR.iter().map(|migration| migration.version).max()).await?;
     let feed = Feed::open("approver", database.clone(), life.clone(), feed).await?;
     let follower = Follower::start(database.clone(), feed.clone(), identity, life);
-    let approvers = Approvers { database, feed, follower };
+    let states = states(database.clone());
+    let approvers = Approvers { database, feed, follower, states };
     Ok(Routes::new(
         ApproverServiceServer::new(approvers).max_decoding_message_size(max_message_bytes()),
     ))
+}
+
+fn states(database: Database) -> Reads<OrganisationId, UserId, State, sqlx::Error> {
+    // As long as a statement may take, at most a hundred users in one.
+    Reads::new(100, Duration::from_secs(5), move |organisation, users: Vec<UserId>| {
+        let database = database.clone();
+        async move {
+            let states = database.point(organisation, move |c| {
+                Box::pin(store::approver::states(c, organisation, users, Vec::new()))
+            });
+            Ok(states.await?.into_iter().collect())
+        }
+    })
 }

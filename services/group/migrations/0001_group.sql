@@ -84,7 +84,7 @@ CREATE INDEX change_written_at ON change (written_at);
 -- Locks the organisation's feed and appends changes: two statements, each of which sees what was
 -- committed before it, in one round trip (libs/runtime, `feed::append`).
 CREATE FUNCTION feed_append(
-    organisation uuid, at timestamptz, who text, trace text, ids uuid[], kinds smallint[],
+    organisation uuid, at timestamptz, who text, causes text[], ids uuid[], kinds smallint[],
     subjects uuid[], revisions bigint[], befores jsonb[], afters jsonb[], totals bigint[],
     actives bigint[]
 ) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
@@ -98,12 +98,12 @@ CREATE FUNCTION feed_append(
         INSERT INTO groups.change (organisation_id, sequence, change_id, written_at, kind, subject_id,
                             revision, before, after, actor, traceparent, total, active)
         SELECT organisation, coalesce(last.sequence, 0) + n.position, n.change_id, at, n.kind,
-               n.subject_id, n.revision, n.before, n.after, who, trace,
+               n.subject_id, n.revision, n.before, n.after, who, n.cause,
                coalesce(last.total, 0) + sum(n.total) OVER (ORDER BY n.position),
                coalesce(last.active, 0) + sum(n.active) OVER (ORDER BY n.position)
-          FROM unnest(ids, kinds, subjects, revisions, befores, afters, totals, actives)
-               WITH ORDINALITY AS n (change_id, kind, subject_id, revision, before, after,
-                                     total, active, position)
+          FROM unnest(causes, ids, kinds, subjects, revisions, befores, afters, totals, actives)
+               WITH ORDINALITY AS n (cause, change_id, kind, subject_id, revision, before,
+                                     after, total, active, position)
           LEFT JOIN (SELECT c.sequence, c.total, c.active FROM groups.change AS c
                       WHERE c.organisation_id = organisation
                       ORDER BY c.sequence DESC LIMIT 1) AS last ON true

@@ -296,8 +296,10 @@ impl GroupService for Groups {
             .map_err(|_| Error::Invalid { field: "user_id", description: "is no UUID".into() })?;
         let revision = Revision(request.revision);
         self.follower
-            .until(organisation, user, move |c| {
-                Box::pin(person::at_revision(c, organisation, user, revision))
+            .until(organisation, user, || {
+                self.database.point(organisation, move |c| {
+                    Box::pin(person::at_revision(c, organisation, user, revision))
+                })
             })
             .await
             .map_err(Error::Database)?;

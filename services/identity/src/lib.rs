@@ -13,6 +13,7 @@ pub mod secret;
 pub mod session;
 mod store;
 pub mod user;
+mod writes;
 
 use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
 use muster_proto::identity::v1::api_key_service_server::ApiKeyServiceServer;
@@ -31,6 +32,7 @@ use tonic::service::Routes;
 
 pub use error::Error;
 use password::Passwords;
+use writes::Writes;
 
 /// The Postgres schema that the service owns.
 pub const SCHEMA: &str = "identity";
@@ -58,6 +60,7 @@ struct Identity {
     feed: Feed,
     passwords: Passwords,
     places: store::user::Places,
+    writes: Writes,
     life: Life,
 }
 
@@ -76,7 +79,8 @@ pub async fn start(
     life.spawn(provisioning_log::prune_for_ever(database.clone(), log, life.clone()));
     let passwords = Passwords::new(sign_ins_at_once);
     let places = store::user::Places::default();
-    let identity = Identity { database, feed, passwords, places, life: life.clone() };
+    let writes = Writes::new(database.clone(), feed.clone(), life.clone());
+    let identity = Identity { database, feed, passwords, places, writes, life: life.clone() };
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))
         .add_service(ApiKeyServiceServer::new(identity.clone()))

@@ -19,6 +19,9 @@ use super::{Change, Feed, Position};
 use crate::grpc::database_status;
 use crate::id::OrganisationId;
 
+/// How many messages may be under way that the reader has not taken.
+const AHEAD: usize = 16;
+
 /// What to watch.
 #[derive(Debug, Clone)]
 pub struct Watch {
@@ -102,7 +105,7 @@ impl Feed {
         let permit = self.streams.clone().try_acquire_owned().map_err(|_| {
             Status::resource_exhausted("too many watches of this process; try another or later")
         })?;
-        let (sender, receiver) = mpsc::channel(1);
+        let (sender, receiver) = mpsc::channel(AHEAD);
         let (end, ended) = oneshot::channel();
         let (feed, life) = (self.clone(), self.life.clone());
         self.life.spawn_untraced(async move {
@@ -152,7 +155,7 @@ impl Feed {
     }
 }
 
-/// Where a watch's messages go out: one waits until the reader has taken the one before.
+/// Where a watch's messages go out: one waits until the reader has taken the one [`AHEAD`] before.
 struct Outlet {
     feed: Feed,
     sender: mpsc::Sender<Result<Watched, Status>>,

@@ -17,33 +17,31 @@ pub(crate) async fn batch_get(
     users: Vec<UserId>,
     hidden: Vec<UserId>,
 ) -> Result<Vec<(UserId, Vec<Approver>)>, sqlx::Error> {
-    let mut known = from_revision(connection, organisation, users, hidden, Revision(0)).await?;
-    known.retain(|(_, approvers)| !approvers.is_empty());
-    Ok(known)
+    let known = states(connection, organisation, users, hidden).await?.into_iter();
+    let approvers = known.map(|(user, state)| (user, state.approvers));
+    Ok(approvers.filter(|(_, approvers)| !approvers.is_empty()).collect())
 }
 
-/// A user's approvers, once a revision of the user has come.
-pub(crate) async fn at_revision(
-    connection: &mut PgConnection,
-    organisation: OrganisationId,
-    user: UserId,
-    revision: Revision,
-) -> Result<Option<Vec<Approver>>, sqlx::Error> {
-    let known = from_revision(connection, organisation, vec![user], Vec::new(), revision).await?;
-    Ok(known.into_iter().next().map(|(_, approvers)| approvers))
+/// How a user is known.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    /// From which of their revisions.
+    pub revision: Revision,
+    /// What has become of those who were declared.
+    pub approvers: Vec<Approver>,
 }
 
-/// The same of those of these users who are known from a revision on, also where nobody was
-/// declared.
-async fn from_revision(
+/// How those of these users are known who are, by user: the approvers in declared order, as if the
+/// `hidden` users did not exist.
+pub(crate) async fn states(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     users: Vec<UserId>,
     hidden: Vec<UserId>,
-    revision: Revision,
-) -> Result<Vec<(UserId, Vec<Approver>)>, sqlx::Error> {
+) -> Result<Vec<(UserId, State)>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT p.user_id AS "user_id: UserId", d.email AS "email?",
+        r#"SELECT p.user_id AS "user_id: UserId", p.revision AS "revision: Revision",
+                  d.email AS "email?",
                   l.user_id AS "linked_id?: UserId", l.email AS "linked_email?",
                   l.active AS "linked_active?",
                   o.user_id AS "owner_id?: UserId", o.email AS "owner_email?",
@@ -57,16 +55,15 @@ async fn from_revision(
                                  WHERE organisation_id = $1 AND email_key = d.email_key
                                    AND d.approver_id IS NULL AND user_id <> ALL ($3)
                                  ORDER BY user_id LIMIT 1) AS o ON true
-            WHERE p.organisation_id = $1 AND p.user_id = ANY ($2) AND p.revision >= $4
+            WHERE p.organisation_id = $1 AND p.user_id = ANY ($2)
             ORDER BY p.user_id, d.position"#,
         organisation as OrganisationId,
         users as Vec<UserId>,
         hidden as Vec<UserId>,
-        revision as Revision,
     )
     .fetch_all(connection)
     .await?;
-    let mut approvers: Vec<(UserId, Vec<Approver>)> = Vec::new();
+    let mut states: Vec<(UserId, State)> = Vec::new();
     for row in rows {
         let somebody = |id: Option<UserId>, email: Option<String>, active: Option<bool>| {
             Some(Somebody {
@@ -84,12 +81,15 @@ async fn from_revision(
             }
             .to_proto()
         });
-        match approvers.last_mut() {
-            Some((user, list)) if *user == row.user_id => list.extend(approver),
-            _ => approvers.push((row.user_id, approver.into_iter().collect())),
+        match states.last_mut() {
+            Some((user, state)) if *user == row.user_id => state.approvers.extend(approver),
+            _ => {
+                let approvers = approver.into_iter().collect();
+                states.push((row.user_id, State { revision: row.revision, approvers }));
+            }
         }
     }
-    Ok(approvers)
+    Ok(states)
 }
 
 /// The same as a message.

@@ -180,8 +180,8 @@ impl Identity {
             if let Some(problem) = plan.problems.first() {
                 return Err(wrong(problem.line, &problem.description));
             }
-            let told = bulk::write(connection, organisation, &plan.planned).await?;
-            store::keep_changes(connection, which, created + updated, &told).await?;
+            let changes = bulk::write(connection, organisation, &plan.planned).await?;
+            store::keep_changes(connection, which, created + updated, &changes).await?;
             created += plan.created();
             updated += plan.updated();
             done += i64::try_from(batch.len()).unwrap_or_default();

@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use super::{actor, organisation_id, page_size, required};
+use crate::store::user::together::Write;
 use crate::store::user::{self as store, erase};
 use crate::{Error, Identity};
 
@@ -38,9 +39,7 @@ impl UserService for Identity {
             Actor::ApiKey(_) | Actor::Caller(_) => Origin::Scim,
         };
         let create = store::Create { organisation, user, actor, origin, now: clock::now() };
-        let user =
-            self.database.write(organisation, move |c| Box::pin(store::create(c, create))).await?;
-        self.feed.wake(organisation);
+        let user = self.writes.make(organisation, Write::Create(create)).await?;
         Ok(Response::new(user))
     }
 
@@ -168,9 +167,7 @@ impl UserService for Identity {
             now: clock::now(),
             user,
         };
-        let user =
-            self.database.write(organisation, move |c| Box::pin(store::update(c, update))).await?;
-        self.feed.wake(organisation);
+        let user = self.writes.make(organisation, Write::Update(update)).await?;
         Ok(Response::new(user))
     }
 

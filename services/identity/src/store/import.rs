@@ -1,14 +1,13 @@
 //! Imports of people: the file, how far it is, and the changes to append at its end.
 
 use muster_proto::identity::v1::{Import, ImportState};
-use muster_runtime::feed::{Actor, Kept, append_kept, timestamp};
+use muster_runtime::feed::{Actor, Kept, NewChange, append_kept, timestamp};
 use muster_runtime::id::OrganisationId;
 use serde_json::Value;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::user::bulk::Told;
 use crate::Error;
 
 /// How long a file is kept.
@@ -179,7 +178,7 @@ pub(crate) async fn keep_changes(
     connection: &mut PgConnection,
     which: Which,
     kept: i64,
-    told: &[Told],
+    changes: &[NewChange],
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "INSERT INTO identity.import_change
@@ -194,13 +193,15 @@ pub(crate) async fn keep_changes(
         which.organisation as OrganisationId,
         which.import,
         kept,
-        &told.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>(),
-        &told.iter().map(|told| told.kind as i16).collect::<Vec<_>>(),
-        &told.iter().map(|told| told.user.uuid()).collect::<Vec<_>>(),
-        &told.iter().map(|told| told.revision.0).collect::<Vec<_>>(),
-        &told.iter().map(|told| told.before.clone()).collect::<Vec<_>>() as &[Option<Value>],
-        &told.iter().map(|told| told.after.clone()).collect::<Vec<_>>(),
-        &told.iter().map(|told| told.active).collect::<Vec<_>>(),
+        &changes.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>(),
+        &changes.iter().map(|change| change.kind as i16).collect::<Vec<_>>(),
+        &changes.iter().map(|change| change.subject).collect::<Vec<_>>(),
+        &changes.iter().map(|change| change.revision.0).collect::<Vec<_>>(),
+        &changes.iter().map(|change| change.before.clone()).collect::<Vec<_>>()
+            as &[Option<Value>],
+        &changes.iter().map(|change| change.after.clone()).collect::<Vec<_>>()
+            as &[Option<Value>],
+        &changes.iter().map(|change| change.active).collect::<Vec<_>>(),
     )
     .execute(connection)
     .await

@@ -1,5 +1,7 @@
 //! Users, and the changes that tell of them.
 
+use std::slice;
+
 use muster_proto::identity::v1::{Origin, User, UserChange, WatchChangesResponse};
 use muster_runtime::feed::{self, Actor, Change, Kind, NewChange, Watched, timestamp};
 use muster_runtime::id::{OrganisationId, Revision, UserId};
@@ -9,13 +11,29 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use crate::Error;
-use crate::user::{Prepared, Write, fill_computed, is_rehire, prepare, released};
+use crate::user::{Prepared, Write, fill_computed, is_rehire, prepare, primary_email, released};
 
+/// Selects stored users of the organisation `$1` of whom a condition is true; `u` is the user.
+macro_rules! rows {
+    ($condition:literal, $($argument:tt)*) => {
+        sqlx::query_as!(
+            $crate::store::user::Row,
+            r#"SELECT u.user_id AS "user_id: UserId", u.revision AS "revision: Revision",
+                      u.created_at, u.updated_at, u.origin, u.document AS "document: Json<User>",
+                      o.default_locale
+                 FROM identity.users AS u
+                 JOIN identity.organisation AS o ON o.organisation_id = u.organisation_id
+                WHERE u.organisation_id = $1 AND "# + $condition,
+            $($argument)*
+        )
+    };
+}
 pub(crate) mod bulk;
 pub(crate) mod erase;
 mod filter;
 mod list;
 mod places;
+pub(crate) mod together;
 
 pub(crate) use list::{Listing, list};
 pub(crate) use places::Places;
@@ -47,6 +65,15 @@ impl Row {
         user
     }
 
+    /// Where the user comes from after a write: the first by SCIM adopts one whom the console or a
+    /// CSV file made.
+    fn origin_after(&self, actor: &Actor) -> i16 {
+        match actor {
+            Actor::ApiKey(_) => origin_column(Origin::Scim),
+            Actor::Admin(_) | Actor::Caller(_) => self.origin,
+        }
+    }
+
     /// What a change keeps of the user.
     fn snapshot(&self) -> serde_json::Value {
         let snapshot = Snapshot {
@@ -58,6 +85,77 @@ impl Row {
             user: self.document.0.clone(),
         };
         serde_json::to_value(snapshot).expect("a user has string keys only")
+    }
+}
+
+/// A user as they shall be.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    row: Row,
+    /// None for one to create.
+    old: Option<Row>,
+    prepared: Prepared,
+}
+
+impl Planned {
+    fn created(
+        prepared: Prepared,
+        origin: Origin,
+        default_locale: String,
+        now: OffsetDateTime,
+    ) -> Self {
+        let row = Row {
+            user_id: UserId::new(),
+            revision: Revision::FIRST,
+            created_at: now,
+            updated_at: now,
+            origin: origin_column(origin),
+            document: Json(prepared.document.clone()),
+            default_locale,
+        };
+        Self { row, old: None, prepared }
+    }
+
+    /// An update; of one who stays the same, what is there.
+    fn updated(old: Row, prepared: Prepared, origin: i16, now: OffsetDateTime) -> Self {
+        let row = if old.document.0 == prepared.document && old.origin == origin {
+            old.clone()
+        } else {
+            Row {
+                revision: old.revision.next(),
+                updated_at: now.max(old.updated_at),
+                origin,
+                document: Json(prepared.document.clone()),
+                ..old.clone()
+            }
+        };
+        Self { row, old: Some(old), prepared }
+    }
+
+    /// Whether there is anything to write.
+    fn is_other(&self) -> bool {
+        self.old.as_ref().is_none_or(|old| old.revision != self.row.revision)
+    }
+
+    /// Whether other addresses are kept of the user than before.
+    fn has_other_emails(&self) -> bool {
+        let old = self.old.as_ref().map(|old| &old.document.emails);
+        old.map_or(&[][..], Vec::as_slice) != self.row.document.emails
+    }
+
+    /// What tells of it.
+    fn change(&self) -> NewChange {
+        let old = self.old.as_ref();
+        let was_active = old.is_some_and(|old| old.document.active == Some(true));
+        NewChange {
+            kind: if old.is_some() { Kind::Updated } else { Kind::Created },
+            subject: self.row.user_id.uuid(),
+            revision: self.row.revision,
+            before: old.map(Row::snapshot),
+            after: Some(self.row.snapshot()),
+            total: old.is_none().into(),
+            active: i64::from(self.prepared.active) - i64::from(was_active),
+        }
     }
 }
 
@@ -110,6 +208,7 @@ pub(crate) fn watched_message(watched: &Watched) -> WatchChangesResponse {
 }
 
 /// What a creation needs beside the user.
+#[derive(Debug, Clone)]
 pub(crate) struct Create {
     pub organisation: OrganisationId,
     pub user: User,
@@ -126,19 +225,11 @@ pub(crate) async fn create(connection: &mut PgConnection, create: Create) -> Res
     let Create { organisation, user, actor, origin, now } = create;
     let default_locale = super::organisation::get(connection, organisation).await?.default_locale;
     let prepared = prepare(user, &Write::Create, &default_locale)?;
-    let id = UserId::new();
-    let row = Row {
-        user_id: id,
-        revision: Revision::FIRST,
-        created_at: now,
-        updated_at: now,
-        origin: origin_column(origin),
-        document: Json(prepared.document.clone()),
-        default_locale,
-    };
+    let planned = Planned::created(prepared, origin, default_locale, now);
     let mut tries = 0;
-    while !insert(connection, organisation, &row, &prepared).await? {
-        if let Some(user) = revive(connection, organisation, &prepared, &actor, now).await? {
+    while !insert(connection, organisation, &planned).await? {
+        let prepared = &planned.prepared;
+        if let Some(user) = revive(connection, organisation, prepared, &actor, now).await? {
             return Ok(user);
         }
         // Whoever had the name or the address has just given it up.
@@ -147,25 +238,15 @@ pub(crate) async fn create(connection: &mut PgConnection, create: Create) -> Res
             return Err(Error::Busy);
         }
     }
-    let change = NewChange {
-        kind: Kind::Created,
-        subject: id.uuid(),
-        revision: row.revision,
-        before: None,
-        after: Some(row.snapshot()),
-        total: 1,
-        active: prepared.active.into(),
-    };
-    feed::append(connection, organisation, &actor, now, &[change]).await?;
-    Ok(row.into_user(organisation))
+    feed::append(connection, organisation, &actor, now, &[planned.change()]).await?;
+    Ok(planned.row.into_user(organisation))
 }
 
 /// Whether the user was inserted: not where the name or the primary address is taken.
 async fn insert(
     connection: &mut PgConnection,
     organisation: OrganisationId,
-    row: &Row,
-    prepared: &Prepared,
+    Planned { row, prepared, .. }: &Planned,
 ) -> Result<bool, Error> {
     let listed = &prepared.listed;
     let [one, two, three] = &listed.custom_fields;
@@ -241,7 +322,7 @@ async fn revive(
     .await?;
     let Some(holder) = holder else { return Ok(None) };
     if !holder.has_name {
-        let email = crate::user::primary_email(&prepared.document.emails).unwrap_or_default();
+        let email = primary_email(&prepared.document.emails).unwrap_or_default();
         return Err(Error::Taken { attribute: "emails.value", value: email.to_owned() });
     }
     let old = match lock(connection, organisation, holder.user_id).await {
@@ -262,6 +343,7 @@ async fn revive(
 }
 
 /// What an update needs beside the user.
+#[derive(Debug, Clone)]
 pub(crate) struct Update {
     pub organisation: OrganisationId,
     pub id: UserId,
@@ -272,15 +354,24 @@ pub(crate) struct Update {
     pub now: OffsetDateTime,
 }
 
+impl Update {
+    fn rule(&self, old: &Row) -> Write {
+        if self.assign_defaults {
+            Write::Replace { active: old.document.active }
+        } else {
+            Write::Exact
+        }
+    }
+}
+
 /// Replaces a user; one who stays the same is not written.
 pub(crate) async fn update(connection: &mut PgConnection, update: Update) -> Result<User, Error> {
-    let Update { organisation, id, user, expected, assign_defaults, actor, now } = update;
-    let old = lock(connection, organisation, id).await?;
-    expect(&old, expected)?;
-    let write =
-        if assign_defaults { Write::Replace { active: old.document.active } } else { Write::Exact };
-    let prepared = prepare(user, &write, &old.default_locale)?;
-    replace(connection, organisation, old, prepared, &actor, now).await
+    let organisation = update.organisation;
+    let old = lock(connection, organisation, update.id).await?;
+    expect(&old, update.expected)?;
+    let rule = update.rule(&old);
+    let prepared = prepare(update.user, &rule, &old.default_locale)?;
+    replace(connection, organisation, old, prepared, &update.actor, update.now).await
 }
 
 /// Gives an inactive user another name, and takes their addresses away.
@@ -310,97 +401,27 @@ async fn replace(
     actor: &Actor,
     now: OffsetDateTime,
 ) -> Result<User, Error> {
-    // The first SCIM write adopts a user whom the console or a CSV file made.
-    let origin = match actor {
-        Actor::ApiKey(_) => origin_column(Origin::Scim),
-        _ => old.origin,
-    };
-    if old.document.0 == prepared.document && old.origin == origin {
-        return Ok(old.into_user(organisation));
+    let origin = old.origin_after(actor);
+    let planned = Planned::updated(old, prepared, origin, now);
+    if !planned.is_other() {
+        return Ok(planned.row.into_user(organisation));
     }
-    let row = Row {
-        revision: old.revision.next(),
-        updated_at: now.max(old.updated_at),
-        origin,
-        document: Json(prepared.document.clone()),
-        ..old.clone()
-    };
-    let listed = &prepared.listed;
-    let [one, two, three] = &listed.custom_fields;
-    let [one_key, two_key, three_key] = &listed.custom_field_keys;
-    let updated = sqlx::query!(
-        "WITH updated AS (
-             UPDATE identity.users
-                SET revision = $3, updated_at = $4, origin = $5, active = $6, user_name_key = $7,
-                    primary_email_key = $8, external_id = $9, display_name_key = $10, document = $11,
-                    search = $13
-              WHERE organisation_id = $1 AND user_id = $2
-         ), gone AS (
-             DELETE FROM identity.user_email
-              WHERE organisation_id = $1 AND user_id = $2 AND email_key <> ALL ($12::text[])
-         ), listed AS (
-             UPDATE identity.listed_user
-                SET active = $6, origin = $5, content_region = $14, unknown_country = $15,
-                    custom_field_1 = $16, custom_field_2 = $17, custom_field_3 = $18,
-                    custom_field_1_key = $19, custom_field_2_key = $20, custom_field_3_key = $21,
-                    words = $22
-              WHERE organisation_id = $1 AND user_id = $2
-         )
-         INSERT INTO identity.user_email (organisation_id, email_key, user_id)
-         SELECT $1, email_key, $2 FROM unnest($12::text[]) AS email_key
-         ON CONFLICT DO NOTHING",
-        organisation as OrganisationId,
-        row.user_id as UserId,
-        row.revision as Revision,
-        row.updated_at,
-        row.origin,
-        prepared.active,
-        prepared.user_name_key,
-        prepared.primary_email_key,
-        prepared.document.external_id,
-        prepared.display_name_key,
-        &row.document as &Json<User>,
-        &prepared.email_keys,
-        prepared.search,
-        listed.content_region,
-        listed.unknown_country,
-        one.clone(),
-        two.clone(),
-        three.clone(),
-        one_key.clone(),
-        two_key.clone(),
-        three_key.clone(),
-        listed.words,
-    )
-    .execute(&mut *connection)
-    .await;
-    if let Err(error) = updated {
+    if let Err(error) = bulk::put(connection, organisation, slice::from_ref(&planned)).await {
+        let Planned { prepared: Prepared { document, .. }, .. } = planned;
         return Err(match Error::constraint(&error) {
             Some("users_user_name") => Error::Taken {
                 attribute: "user_name",
-                value: prepared.document.user_name.unwrap_or_default(),
+                value: document.user_name.unwrap_or_default(),
             },
             Some("users_primary_email") => Error::Taken {
                 attribute: "emails.value",
-                value: crate::user::primary_email(&prepared.document.emails)
-                    .unwrap_or_default()
-                    .to_owned(),
+                value: primary_email(&document.emails).unwrap_or_default().to_owned(),
             },
             _ => error.into(),
         });
     }
-    let was_active = old.document.active == Some(true);
-    let change = NewChange {
-        kind: Kind::Updated,
-        subject: row.user_id.uuid(),
-        revision: row.revision,
-        before: Some(old.snapshot()),
-        after: Some(row.snapshot()),
-        total: 0,
-        active: i64::from(prepared.active) - i64::from(was_active),
-    };
-    feed::append(connection, organisation, actor, now, &[change]).await?;
-    Ok(row.into_user(organisation))
+    feed::append(connection, organisation, actor, now, &[planned.change()]).await?;
+    Ok(planned.row.into_user(organisation))
 }
 
 /// Deletes a user and returns the revision of the deletion.
@@ -472,15 +493,8 @@ pub(crate) async fn batch_get(
     organisation: OrganisationId,
     ids: Vec<UserId>,
 ) -> Result<Vec<User>, Error> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT u.user_id AS "user_id: UserId", u.revision AS "revision: Revision",
-                  u.created_at, u.updated_at, u.origin, u.document AS "document: Json<User>",
-                  o.default_locale
-             FROM identity.users AS u
-             JOIN identity.organisation AS o ON o.organisation_id = u.organisation_id
-            WHERE u.organisation_id = $1 AND u.user_id = ANY ($2)
-            ORDER BY u.user_id"#,
+    let rows = rows!(
+        "u.user_id = ANY ($2) ORDER BY u.user_id",
         organisation as OrganisationId,
         ids as Vec<UserId>,
     )
@@ -495,15 +509,8 @@ pub(crate) async fn batch_get_named(
     organisation: OrganisationId,
     keys: Vec<String>,
 ) -> Result<Vec<User>, Error> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT u.user_id AS "user_id: UserId", u.revision AS "revision: Revision",
-                  u.created_at, u.updated_at, u.origin, u.document AS "document: Json<User>",
-                  o.default_locale
-             FROM identity.users AS u
-             JOIN identity.organisation AS o ON o.organisation_id = u.organisation_id
-            WHERE u.organisation_id = $1 AND u.user_name_key = ANY ($2)
-            ORDER BY u.user_id"#,
+    let rows = rows!(
+        "u.user_name_key = ANY ($2) ORDER BY u.user_id",
         organisation as OrganisationId,
         &keys,
     )
@@ -543,21 +550,10 @@ async fn lock(
     organisation: OrganisationId,
     id: UserId,
 ) -> Result<Row, Error> {
-    sqlx::query_as!(
-        Row,
-        r#"SELECT u.user_id AS "user_id: UserId", u.revision AS "revision: Revision",
-                  u.created_at, u.updated_at, u.origin, u.document AS "document: Json<User>",
-                  o.default_locale
-             FROM identity.users AS u
-             JOIN identity.organisation AS o ON o.organisation_id = u.organisation_id
-            WHERE u.organisation_id = $1 AND u.user_id = $2
-              FOR UPDATE OF u"#,
-        organisation as OrganisationId,
-        id as UserId,
-    )
-    .fetch_optional(connection)
-    .await?
-    .ok_or(Error::NotFound("user"))
+    rows!("u.user_id = $2 FOR UPDATE OF u", organisation as OrganisationId, id as UserId,)
+        .fetch_optional(connection)
+        .await?
+        .ok_or(Error::NotFound("user"))
 }
 
 fn expect(row: &Row, expected: Option<Revision>) -> Result<(), Error> {

@@ -140,7 +140,7 @@ async fn in_group(
     group_id: &str,
     user_ids: Vec<String>,
 ) -> Result<Vec<String>, Problem> {
-    let groups = gateway.parts.memberships_of.get_all(organisation, user_ids).await?;
+    let groups = gateway.parts.memberships_of.get_all(organisation.to_owned(), user_ids).await?;
     let those = groups
         .into_iter()
         .filter(|(_, groups)| groups.iter().any(|membership| membership.group_id == group_id));
@@ -153,7 +153,7 @@ async fn those_waiting(
     organisation: &str,
     user_ids: Vec<String>,
 ) -> Result<BTreeSet<String>, Problem> {
-    let approvers = gateway.parts.approvers_of.get_all(organisation, user_ids).await?;
+    let approvers = gateway.parts.approvers_of.get_all(organisation.to_owned(), user_ids).await?;
     let waits = approvers.into_iter().filter(|(_, approvers)| {
         approvers.iter().any(|approver| approver.state() == ApproverState::Pending)
     });

@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use muster_proto::identity::v1::{Origin, User};
-use muster_runtime::feed::Kind;
+use muster_runtime::feed::NewChange;
 use muster_runtime::id::{OrganisationId, Revision, UserId};
-use serde_json::Value;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
-use super::{Row, origin_column};
+use super::{Planned, Row};
 use crate::Error;
 use crate::people_file::{Entry, Problem};
-use crate::user::{Prepared, Write, prepare};
+use crate::user::{Write, prepare};
 
 /// The people whom earlier rows of a file are about: the line of each.
 #[derive(Debug, Default)]
@@ -21,15 +20,6 @@ pub(crate) struct Seen {
     names: HashMap<String, u64>,
     emails: HashMap<String, u64>,
     users: HashMap<UserId, u64>,
-}
-
-/// A user as they shall be.
-#[derive(Debug)]
-pub(crate) struct Planned {
-    row: Row,
-    /// None for one to create.
-    old: Option<Row>,
-    prepared: Prepared,
 }
 
 /// What rows of a file come to.
@@ -117,8 +107,7 @@ fn plan_one(
             Error::Invalid { field, description } => format!("{} {description}.", column(field)),
             other => format!("{other}."),
         })?;
-    let id = matched.unwrap_or_else(UserId::new);
-    let is_taken = |owner: Option<&UserId>| owner.is_some_and(|owner| *owner != id);
+    let is_taken = |owner: Option<&UserId>| owner.is_some_and(|owner| matched != Some(*owner));
     let name = &prepared.user_name_key;
     let email = prepared.primary_email_key.as_ref();
     if is_taken(owners.names.get(name)) {
@@ -134,25 +123,13 @@ fn plan_one(
     if let Some(line) = earlier {
         return Err(format!("This is the person of line {line} again. Remove one of the lines."));
     }
-    let row = match &old {
-        Some(old) if old.document.0 == prepared.document => return Ok(None),
-        Some(old) => Row {
-            revision: old.revision.next(),
-            updated_at: now.max(old.updated_at),
-            document: Json(prepared.document.clone()),
-            ..old.clone()
-        },
-        None => Row {
-            user_id: id,
-            revision: Revision::FIRST,
-            created_at: now,
-            updated_at: now,
-            origin: origin_column(Origin::Csv),
-            document: Json(prepared.document.clone()),
-            default_locale: default_locale.to_owned(),
-        },
+    let planned = if let Some(old) = old {
+        let origin = old.origin;
+        Planned::updated(old, prepared, origin, now)
+    } else {
+        Planned::created(prepared, Origin::Csv, default_locale.to_owned(), now)
     };
-    Ok(Some(Planned { row, old, prepared }))
+    Ok(Some(planned).filter(Planned::is_other))
 }
 
 /// A field in the words of a file's columns.
@@ -215,35 +192,18 @@ async fn read_many(
     organisation: OrganisationId,
     ids: Vec<UserId>,
 ) -> Result<Vec<Row>, sqlx::Error> {
-    sqlx::query_as!(
-        Row,
-        r#"SELECT u.user_id AS "user_id: UserId", u.revision AS "revision: Revision",
-                  u.created_at, u.updated_at, u.origin, u.document AS "document: Json<User>",
-                  o.default_locale
-             FROM identity.users AS u
-             JOIN identity.organisation AS o ON o.organisation_id = u.organisation_id
-            WHERE u.organisation_id = $1 AND u.user_id = ANY ($2)"#,
-        organisation as OrganisationId,
-        ids as Vec<UserId>,
-    )
-    .fetch_all(connection)
-    .await
+    rows!("u.user_id = ANY ($2)", organisation as OrganisationId, ids as Vec<UserId>,)
+        .fetch_all(connection)
+        .await
 }
 
-async fn lock_many(
+pub(super) async fn lock_many(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     ids: Vec<UserId>,
 ) -> Result<Vec<Row>, sqlx::Error> {
-    sqlx::query_as!(
-        Row,
-        r#"SELECT u.user_id AS "user_id: UserId", u.revision AS "revision: Revision",
-                  u.created_at, u.updated_at, u.origin, u.document AS "document: Json<User>",
-                  o.default_locale
-             FROM identity.users AS u
-             JOIN identity.organisation AS o ON o.organisation_id = u.organisation_id
-            WHERE u.organisation_id = $1 AND u.user_id = ANY ($2)
-            ORDER BY u.user_id FOR UPDATE OF u"#,
+    rows!(
+        "u.user_id = ANY ($2) ORDER BY u.user_id FOR UPDATE OF u",
         organisation as OrganisationId,
         ids as Vec<UserId>,
     )
@@ -251,26 +211,12 @@ async fn lock_many(
     .await
 }
 
-/// A change that an import will append.
-#[derive(Debug)]
-pub(crate) struct Told {
-    pub kind: Kind,
-    pub user: UserId,
-    pub revision: Revision,
-    pub before: Option<Value>,
-    pub after: Value,
-    pub active: i64,
-}
-
-/// Writes planned users; the changes that tell of it.
+/// Writes planned users of an import; the changes that tell of it.
 pub(crate) async fn write(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     planned: &[Planned],
-) -> Result<Vec<Told>, Error> {
-    if planned.is_empty() {
-        return Ok(Vec::new());
-    }
+) -> Result<Vec<NewChange>, Error> {
     if let Err(error) = put(connection, organisation, planned).await {
         return Err(match Error::constraint(&error) {
             // Somebody took a name since it was looked up.
@@ -278,22 +224,24 @@ pub(crate) async fn write(
             None => error.into(),
         });
     }
-    put_emails(connection, organisation, planned).await?;
-    let told = planned.iter().map(|Planned { row, old, prepared }| {
-        let was_active = old.as_ref().is_some_and(|old| old.document.active == Some(true));
-        Told {
-            kind: if old.is_some() { Kind::Updated } else { Kind::Created },
-            user: row.user_id,
-            revision: row.revision,
-            before: old.as_ref().map(Row::snapshot),
-            after: row.snapshot(),
-            active: i64::from(prepared.active) - i64::from(was_active),
-        }
-    });
-    Ok(told.collect())
+    Ok(planned.iter().map(Planned::change).collect())
 }
 
-async fn put(
+/// Writes planned users.
+pub(super) async fn put(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    planned: &[Planned],
+) -> Result<(), sqlx::Error> {
+    if planned.is_empty() {
+        return Ok(());
+    }
+    put_users(connection, organisation, planned).await?;
+    let moved = planned.iter().filter(|planned| planned.has_other_emails()).collect();
+    put_emails(connection, organisation, moved).await
+}
+
+async fn put_users(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     planned: &[Planned],
@@ -318,7 +266,7 @@ async fn put(
                            $11::text[], $12::jsonb[], $13::jsonb[])
              ON CONFLICT (organisation_id, user_id) DO UPDATE
                 SET revision = EXCLUDED.revision, updated_at = EXCLUDED.updated_at,
-                    active = EXCLUDED.active, user_name_key = EXCLUDED.user_name_key,
+                    origin = EXCLUDED.origin, active = EXCLUDED.active, user_name_key = EXCLUDED.user_name_key,
                     primary_email_key = EXCLUDED.primary_email_key,
                     external_id = EXCLUDED.external_id,
                     display_name_key = EXCLUDED.display_name_key,
@@ -333,7 +281,8 @@ async fn put(
                        $16::text[], $17::text[], $18::text[], $19::text[], $20::text[],
                        $21::text[], $22::text[])
          ON CONFLICT (organisation_id, user_id) DO UPDATE
-            SET active = EXCLUDED.active, content_region = EXCLUDED.content_region,
+            SET active = EXCLUDED.active, origin = EXCLUDED.origin,
+                content_region = EXCLUDED.content_region,
                 unknown_country = EXCLUDED.unknown_country,
                 custom_field_1 = EXCLUDED.custom_field_1,
                 custom_field_2 = EXCLUDED.custom_field_2,
@@ -372,8 +321,11 @@ async fn put(
 async fn put_emails(
     connection: &mut PgConnection,
     organisation: OrganisationId,
-    planned: &[Planned],
+    planned: Vec<&Planned>,
 ) -> Result<(), sqlx::Error> {
+    if planned.is_empty() {
+        return Ok(());
+    }
     let updated = planned.iter().filter(|planned| planned.old.is_some());
     let updated: Vec<UserId> = updated.map(|planned| planned.row.user_id).collect();
     if !updated.is_empty() {
