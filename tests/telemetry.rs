@@ -190,7 +190,7 @@ async fn each_change_says_which_request_made_it_also_where_several_made_theirs_t
             let traceparent = &change.metadata.as_ref().unwrap().traceparent;
             assert_eq!(traceparent.split('-').nth(1), Some(&*trace), "{traceparent}");
         }
-        let (transactions, changes) = transactions(&system, &tenant.id).await;
+        let (transactions, changes) = transactions(&system, "identity", &tenant.id).await;
         if transactions < changes {
             return;
         }

@@ -43,7 +43,7 @@ use crate::telemetry;
 use muster_proto::feed::v1 as proto;
 
 /// Who made a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Actor {
     /// An API key of the organisation.
     ApiKey(ApiKeyId),

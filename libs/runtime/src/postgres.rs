@@ -342,6 +342,14 @@ impl Database {
     }
 }
 
+/// Whether the database undid a transaction of several writes because of one of them: of what it
+/// says, or of what others write at the same time. Of any other failure it is not known whether the
+/// transaction is committed.
+pub(crate) fn is_of_one(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| ["22", "23", "40", "55"].iter().any(|class| code.starts_with(class)))
+}
+
 /// What comes of a task that has not ended by itself.
 fn failed<T, E: From<sqlx::Error>>(failure: JoinError) -> Result<T, E> {
     match failure.try_into_panic() {

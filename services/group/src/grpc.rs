@@ -14,22 +14,16 @@ use muster_proto::group::v1::{
     ReconcileRequest, ReconcileResponse, RecountRequest, RecountResponse, UpdateGroupRequest,
     UpdateGroupResponse, WatchChangesRequest, WatchChangesResponse,
 };
-use muster_proto::identity::v1::BatchGetUsersRequest;
-use muster_runtime::BoxFuture;
 use muster_runtime::clock;
 use muster_runtime::feed::{HistoryRequest, Messages, Pages, Read};
-use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
-use sqlx::PgConnection;
+use muster_runtime::id::{GroupId, Revision, UserId};
 use tonic::{Request, Response, Status};
 
 use crate::group::{ExternalId, MemberIds, Members, Name, external_id};
-use crate::store::group::{self as store, Failure, Written};
+use crate::store::group as store;
 use crate::store::{change, list, membership, person};
 use crate::{Error, Groups};
 use field::{actor, after_user, at_most, cut, group_id, organisation_id, page_size, required};
-
-/// How many users identity is asked about at once.
-const LARGEST_BATCH: usize = 10_000;
 
 #[tonic::async_trait]
 impl GroupService for Groups {
@@ -50,10 +44,10 @@ impl GroupService for Groups {
             actor: actor(request.actor)?,
             now: clock::now(),
         };
-        let (group, unknown) = self
-            .write(organisation, move |c, asked| Box::pin(store::create(c, create.clone(), asked)))
-            .await?;
-        self.feed.wake(organisation);
+        let created = self
+            .writer
+            .write(organisation, move |c, asked| Box::pin(store::create(c, create.clone(), asked)));
+        let (group, unknown) = created.await?;
         Ok(Response::new(CreateGroupResponse {
             group: Some(group),
             unknown_member_ids: unknown.into_iter().collect(),
@@ -175,10 +169,8 @@ impl GroupService for Groups {
             actor: actor(request.actor)?,
             now: clock::now(),
         };
-        let (group, unknown) = self
-            .write(organisation, move |c, asked| Box::pin(store::update(c, update.clone(), asked)))
-            .await?;
-        self.feed.wake(organisation);
+        let actor = update.actor.clone();
+        let (group, unknown) = self.writes.make(organisation, actor, update).await?;
         Ok(Response::new(UpdateGroupResponse {
             group: Some(group),
             unknown_member_ids: unknown.into_iter().collect(),
@@ -356,54 +348,5 @@ impl GroupService for Groups {
         let (changes, next_page_token) =
             self.feed.list_changes(request, change::change_message).await?;
         Ok(Response::new(ListChangesResponse { changes, next_page_token }))
-    }
-}
-
-impl Groups {
-    /// Runs a write of a group in a transaction. Where it names users of whom nothing is known,
-    /// identity is asked about them and it is run again.
-    async fn write<W>(&self, organisation: OrganisationId, write: W) -> Result<Written, Error>
-    where
-        W: for<'c> Fn(&'c mut PgConnection, bool) -> BoxFuture<'c, Result<Written, Failure>>
-            + Clone
-            + Send
-            + 'static,
-    {
-        let mut asked = false;
-        loop {
-            let this = write.clone();
-            match self.database.write(organisation, move |c| this(c, asked)).await {
-                Ok(written) => return Ok(written),
-                Err(Failure::Refused(error)) => return Err(error),
-                Err(Failure::Unseen(users)) => self.meet(organisation, &users).await?,
-            }
-            asked = true;
-        }
-    }
-
-    /// Asks identity about users, in batches, and notes who exists.
-    async fn meet(&self, organisation: OrganisationId, users: &[UserId]) -> Result<(), Error> {
-        for batch in users.chunks(LARGEST_BATCH) {
-            let request = BatchGetUsersRequest {
-                organisation_id: organisation.to_string(),
-                ids: batch.iter().map(ToString::to_string).collect(),
-                ids_only: true,
-                ..BatchGetUsersRequest::default()
-            };
-            let answer = self.users.clone().batch_get_users(request).await;
-            let known: Vec<(UserId, Revision, bool)> = answer
-                .map_err(Error::Identity)?
-                .into_inner()
-                .users
-                .iter()
-                .filter_map(|user| {
-                    Some((user.id.parse().ok()?, Revision(user.revision), user.active()))
-                })
-                .collect();
-            self.database
-                .write(organisation, move |c| Box::pin(person::seen(c, organisation, known)))
-                .await?;
-        }
-        Ok(())
     }
 }

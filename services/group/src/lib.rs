@@ -5,10 +5,12 @@ mod error;
 mod group;
 mod grpc;
 mod store;
+mod writes;
 
 use muster_follower::{Follower, Users};
 use muster_proto::group::v1::group_service_server::GroupServiceServer;
 use muster_runtime::feed::{self, Feed};
+use muster_runtime::gathering::Writes;
 use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::life::Life;
 use muster_runtime::postgres::{Database, Settings};
@@ -16,6 +18,7 @@ use muster_runtime::transport::Transport;
 use tonic::service::Routes;
 
 pub use error::Error;
+use writes::Writer;
 
 /// The Postgres schema that the service owns.
 pub const SCHEMA: &str = "groups";
@@ -31,7 +34,8 @@ pub const SERVICES: &[&str] = &["muster.group.v1.GroupService"];
 struct Groups {
     database: Database,
     feed: Feed,
-    users: Users,
+    writer: Writer,
+    writes: Writes<Writer>,
     follower: Follower<store::person::People>,
 }
 
@@ -47,6 +51,8 @@ pub async fn start(
     let feed = Feed::open("group", database.clone(), life.clone(), feed).await?;
     let users = Users::new(identity.clone()).max_decoding_message_size(max_message_bytes());
     let follower = Follower::start(database.clone(), feed.clone(), identity, life);
-    let groups = Groups { database, feed, users, follower };
+    let writer = Writer { database: database.clone(), feed: feed.clone(), users };
+    let writes = Writes::new(writer.clone(), life);
+    let groups = Groups { database, feed, writer, writes, follower };
     Ok(Routes::new(GroupServiceServer::new(groups).max_decoding_message_size(max_message_bytes())))
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use muster_runtime::feed::InvalidPageToken;
 use muster_runtime::grpc::database_status;
 use muster_runtime::id::{ApiKeyId, InvalidId, OrganisationId};
-use sqlx::error::DatabaseError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -98,14 +97,6 @@ fn seconds(wait: time::Duration) -> u64 {
 }
 
 impl Error {
-    /// Whether a transaction was undone for the sake of one of the writes in it: because of what it
-    /// says, or of what others write at the same time.
-    pub(crate) fn is_of_one(&self) -> bool {
-        let Self::Database(error) = self else { return true };
-        let code = error.as_database_error().and_then(DatabaseError::code);
-        code.is_some_and(|code| ["22", "23", "40", "55"].iter().any(|c| code.starts_with(c)))
-    }
-
     /// The violated unique constraint, where that is what a database error says.
     pub(crate) fn constraint(error: &sqlx::Error) -> Option<&str> {
         let error = error.as_database_error()?;

@@ -25,6 +25,7 @@ use muster_proto::identity::v1::report_service_server::ReportServiceServer;
 use muster_proto::identity::v1::session_service_server::SessionServiceServer;
 use muster_proto::identity::v1::user_service_server::UserServiceServer;
 use muster_runtime::feed::{self, Feed};
+use muster_runtime::gathering::Writes;
 use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::life::Life;
 use muster_runtime::postgres::{Database, Settings};
@@ -32,7 +33,7 @@ use tonic::service::Routes;
 
 pub use error::Error;
 use password::Passwords;
-use writes::Writes;
+use writes::Writer;
 
 /// The Postgres schema that the service owns.
 pub const SCHEMA: &str = "identity";
@@ -60,7 +61,7 @@ struct Identity {
     feed: Feed,
     passwords: Passwords,
     places: store::user::Places,
-    writes: Writes,
+    writes: Writes<Writer>,
     life: Life,
 }
 
@@ -79,7 +80,8 @@ pub async fn start(
     life.spawn(provisioning_log::prune_for_ever(database.clone(), log, life.clone()));
     let passwords = Passwords::new(sign_ins_at_once);
     let places = store::user::Places::default();
-    let writes = Writes::new(database.clone(), feed.clone(), life.clone());
+    let writer = Writer { database: database.clone(), feed: feed.clone() };
+    let writes = Writes::new(writer, life);
     let identity = Identity { database, feed, passwords, places, writes, life: life.clone() };
     Ok(Routes::new(OrganisationServiceServer::new(identity.clone()))
         .add_service(AdminServiceServer::new(identity.clone()))

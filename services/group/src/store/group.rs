@@ -14,6 +14,20 @@ use super::{membership, person};
 use crate::Error;
 use crate::group::{ExternalId, MemberIds, Members, Name, Presence, unknown_members};
 
+/// Selects stored groups of the organisation `$1` of which a condition is true.
+macro_rules! rows {
+    ($condition:literal, $($argument:tt)*) => {
+        sqlx::query_as!(
+            Row,
+            r#"SELECT group_id AS "group_id: GroupId", revision AS "revision: Revision", created_at,
+                      updated_at, origin, display_name, external_id, member_count
+                 FROM groups.groups
+                WHERE organisation_id = $1 AND "# + $condition,
+            $($argument)*
+        )
+    };
+}
+
 /// A stored group.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct Row {
@@ -41,6 +55,48 @@ impl Row {
             member_ids: Vec::new(),
             member_count: self.member_count,
         }
+    }
+
+    /// Where the group comes from after a write: the first by SCIM adopts one that the console made.
+    pub(super) fn origin_after(&self, actor: &Actor) -> i16 {
+        match actor {
+            Actor::ApiKey(_) => origin_column(Origin::Scim),
+            Actor::Admin(_) | Actor::Caller(_) => self.origin,
+        }
+    }
+
+    /// The group after a write that makes it `row`, with those who came and who went, and what tells
+    /// of it; none where it stays the same.
+    pub(super) fn written(
+        &self,
+        row: Self,
+        added: &[UserId],
+        removed: &[UserId],
+        now: OffsetDateTime,
+    ) -> Option<(Self, NewChange)> {
+        let same = added.is_empty()
+            && removed.is_empty()
+            && (row.origin, &row.display_name, &row.external_id)
+                == (self.origin, &self.display_name, &self.external_id);
+        if same {
+            return None;
+        }
+        let row = Self {
+            revision: self.revision.next(),
+            updated_at: now.max(self.updated_at),
+            member_count: self.member_count + count(added) - count(removed),
+            ..row
+        };
+        let change = NewChange {
+            kind: Kind::Updated,
+            subject: row.group_id.uuid(),
+            revision: row.revision,
+            before: Some(snapshot(self, &[], &[])),
+            after: Some(snapshot(&row, added, removed)),
+            total: 0,
+            active: 0,
+        };
+        Some((row, change))
     }
 }
 
@@ -176,32 +232,18 @@ pub(crate) async fn update(
     refuse(&unknown, update.refuse_unknown)?;
     let added = membership::add(connection, organisation, id, users).await?;
     let removed = membership::remove(connection, organisation, id, remove).await?;
-    let origin = match actor {
-        // The first SCIM write adopts a group that the console made.
-        Actor::ApiKey(_) => origin_column(Origin::Scim),
-        _ => old.origin,
-    };
-    let display_name =
-        update.name.as_ref().map_or_else(|| old.display_name.clone(), |name| name.text.clone());
-    let external_id = match update.external_id {
-        ExternalId::Keep => old.external_id.clone(),
-        ExternalId::Become(id) => id,
-    };
-    let same = added.is_empty()
-        && removed.is_empty()
-        && (origin, &display_name, &external_id)
-            == (old.origin, &old.display_name, &old.external_id);
-    if same {
-        return Ok((old.into_group(organisation), unknown));
-    }
+    let name = update.name.as_ref().map(|name| name.text.clone());
     let row = Row {
-        revision: old.revision.next(),
-        updated_at: now.max(old.updated_at),
-        origin,
-        display_name,
-        external_id,
-        member_count: old.member_count + count(&added) - count(&removed),
+        origin: old.origin_after(&actor),
+        display_name: name.unwrap_or_else(|| old.display_name.clone()),
+        external_id: match update.external_id {
+            ExternalId::Keep => old.external_id.clone(),
+            ExternalId::Become(id) => id,
+        },
         ..old.clone()
+    };
+    let Some((row, change)) = old.written(row, &added, &removed, now) else {
+        return Ok((old.into_group(organisation), unknown));
     };
     let key = update.name.map_or_else(|| muster_scim::caseless::key(&row.display_name), |n| n.key);
     let updated = sqlx::query!(
@@ -227,15 +269,6 @@ pub(crate) async fn update(
         let error = if clash { Error::Taken(row.display_name) } else { error.into() };
         return Err(error.into());
     }
-    let change = NewChange {
-        kind: Kind::Updated,
-        subject: id.uuid(),
-        revision: row.revision,
-        before: Some(snapshot(&old, &[], &[])),
-        after: Some(snapshot(&row, &added, &removed)),
-        total: 0,
-        active: 0,
-    };
     feed::append(connection, organisation, &actor, now, &[change]).await?;
     Ok((row.into_group(organisation), unknown))
 }
@@ -284,7 +317,7 @@ async fn existing(
     Ok((existing, unknown))
 }
 
-fn refuse(unknown: &BTreeSet<String>, refuse_unknown: bool) -> Result<(), Error> {
+pub(super) fn refuse(unknown: &BTreeSet<String>, refuse_unknown: bool) -> Result<(), Error> {
     if refuse_unknown && !unknown.is_empty() {
         return Err(unknown_members(unknown));
     }
@@ -373,12 +406,8 @@ pub(crate) async fn batch_get(
     organisation: OrganisationId,
     ids: Vec<GroupId>,
 ) -> Result<Vec<Row>, Error> {
-    Ok(sqlx::query_as!(
-        Row,
-        r#"SELECT group_id AS "group_id: GroupId", revision AS "revision: Revision", created_at,
-                  updated_at, origin, display_name, external_id, member_count
-             FROM groups.groups
-            WHERE organisation_id = $1 AND group_id = ANY ($2) ORDER BY group_id"#,
+    Ok(rows!(
+        "group_id = ANY ($2) ORDER BY group_id",
         organisation as OrganisationId,
         ids as Vec<GroupId>,
     )
@@ -400,13 +429,23 @@ pub(crate) async fn lock_many(
     organisation: OrganisationId,
     ids: Vec<GroupId>,
 ) -> Result<Vec<Row>, sqlx::Error> {
-    sqlx::query_as!(
-        Row,
-        r#"SELECT group_id AS "group_id: GroupId", revision AS "revision: Revision", created_at,
-                  updated_at, origin, display_name, external_id, member_count
-             FROM groups.groups
-            WHERE organisation_id = $1 AND group_id = ANY ($2)
-            ORDER BY group_id FOR NO KEY UPDATE"#,
+    rows!(
+        "group_id = ANY ($2) ORDER BY group_id FOR NO KEY UPDATE",
+        organisation as OrganisationId,
+        ids as Vec<GroupId>,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Locks groups, but for those that somebody else has locked: who waits holds nobody up.
+pub(super) async fn lock_free(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    ids: Vec<GroupId>,
+) -> Result<Vec<Row>, sqlx::Error> {
+    rows!(
+        "group_id = ANY ($2) FOR NO KEY UPDATE SKIP LOCKED",
         organisation as OrganisationId,
         ids as Vec<GroupId>,
     )
@@ -422,37 +461,35 @@ pub(crate) async fn touch(
     groups: Vec<(Row, Vec<UserId>)>,
     now: OffsetDateTime,
 ) -> Result<Vec<NewChange>, sqlx::Error> {
+    let written = groups.iter().filter_map(|(old, left)| old.written(old.clone(), &[], left, now));
+    let (rows, changes): (Vec<Row>, Vec<NewChange>) = written.unzip();
+    put(connection, organisation, &rows).await?;
+    Ok(changes)
+}
+
+/// Writes locked groups whose members have changed.
+pub(super) async fn put(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    rows: &[Row],
+) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE groups.groups AS g
-            SET revision = g.revision + 1, updated_at = greatest(g.updated_at, $3),
-                member_count = g.member_count - n.gone
-           FROM unnest($2::uuid[], $4::bigint[]) AS n (group_id, gone)
+            SET revision = n.revision, updated_at = n.updated_at, origin = n.origin,
+                member_count = n.member_count
+           FROM unnest($2::uuid[], $3::bigint[], $4::timestamptz[], $5::smallint[], $6::bigint[])
+                AS n (group_id, revision, updated_at, origin, member_count)
           WHERE g.organisation_id = $1 AND g.group_id = n.group_id",
         organisation as OrganisationId,
-        groups.iter().map(|(group, _)| group.group_id).collect::<Vec<_>>() as Vec<GroupId>,
-        now,
-        &groups.iter().map(|(_, left)| count(left)).collect::<Vec<_>>(),
+        rows.iter().map(|row| row.group_id).collect::<Vec<_>>() as Vec<GroupId>,
+        rows.iter().map(|row| row.revision).collect::<Vec<_>>() as Vec<Revision>,
+        &rows.iter().map(|row| row.updated_at).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.origin).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.member_count).collect::<Vec<_>>(),
     )
     .execute(connection)
-    .await?;
-    let changes = groups.into_iter().map(|(old, left)| {
-        let new = Row {
-            revision: old.revision.next(),
-            updated_at: now.max(old.updated_at),
-            member_count: old.member_count - count(&left),
-            ..old.clone()
-        };
-        NewChange {
-            kind: Kind::Updated,
-            subject: old.group_id.uuid(),
-            revision: new.revision,
-            before: Some(snapshot(&old, &[], &[])),
-            after: Some(snapshot(&new, &[], &left)),
-            total: 0,
-            active: 0,
-        }
-    });
-    Ok(changes.collect())
+    .await
+    .map(drop)
 }
 
 async fn set_member_count(

@@ -1,5 +1,7 @@
 //! Memberships: only the rows that a request names.
 
+use std::collections::BTreeSet;
+
 use muster_proto::filter::v1::Filter;
 use muster_proto::group::v1::{InactiveMembers, Membership};
 use muster_runtime::id::{GroupId, OrganisationId, UserId};
@@ -51,6 +53,55 @@ pub(crate) async fn remove(
     )
     .fetch_all(connection)
     .await
+}
+
+/// Adds users to groups; those who were not in theirs.
+pub(crate) async fn add_pairs(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    pairs: Vec<(GroupId, UserId)>,
+) -> Result<BTreeSet<(GroupId, UserId)>, sqlx::Error> {
+    if pairs.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let (groups, users): (Vec<GroupId>, Vec<UserId>) = pairs.into_iter().unzip();
+    let rows = sqlx::query!(
+        r#"INSERT INTO groups.membership (organisation_id, group_id, user_id)
+           SELECT $1, * FROM unnest($2::uuid[], $3::uuid[])
+           ON CONFLICT (organisation_id, group_id, user_id) DO NOTHING
+           RETURNING group_id AS "group_id: GroupId", user_id AS "user_id: UserId""#,
+        organisation as OrganisationId,
+        groups as Vec<GroupId>,
+        users as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.group_id, row.user_id)).collect())
+}
+
+/// Removes users from groups; those who were in theirs.
+pub(crate) async fn remove_pairs(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    pairs: Vec<(GroupId, UserId)>,
+) -> Result<BTreeSet<(GroupId, UserId)>, sqlx::Error> {
+    if pairs.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let (groups, users): (Vec<GroupId>, Vec<UserId>) = pairs.into_iter().unzip();
+    let rows = sqlx::query!(
+        r#"DELETE FROM groups.membership AS m USING unnest($2::uuid[], $3::uuid[])
+                AS gone (group_id, user_id)
+            WHERE m.organisation_id = $1 AND m.group_id = gone.group_id
+              AND m.user_id = gone.user_id
+           RETURNING m.group_id AS "group_id: GroupId", m.user_id AS "user_id: UserId""#,
+        organisation as OrganisationId,
+        groups as Vec<GroupId>,
+        users as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.group_id, row.user_id)).collect())
 }
 
 /// A group's members other than these.

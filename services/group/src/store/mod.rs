@@ -6,3 +6,4 @@ pub(crate) mod group;
 pub(crate) mod list;
 pub(crate) mod membership;
 pub(crate) mod person;
+pub(crate) mod together;

@@ -276,6 +276,27 @@ pub(crate) async fn lock(
     )
     .fetch_all(connection)
     .await?;
-    let presence = |deleted| if deleted { Presence::Deleted } else { Presence::Exists };
     Ok(rows.into_iter().map(|row| (row.user_id, presence(row.deleted))).collect())
+}
+
+/// The same without those whom somebody else is changing: who waits holds nobody up.
+pub(crate) async fn lock_free(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    users: Vec<UserId>,
+) -> Result<BTreeMap<UserId, Presence>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT user_id AS "user_id: UserId", deleted FROM groups.person
+            WHERE organisation_id = $1 AND user_id = ANY ($2)
+              FOR SHARE SKIP LOCKED"#,
+        organisation as OrganisationId,
+        users as Vec<UserId>,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.user_id, presence(row.deleted))).collect())
+}
+
+fn presence(deleted: bool) -> Presence {
+    if deleted { Presence::Deleted } else { Presence::Exists }
 }

@@ -39,7 +39,8 @@ impl UserService for Identity {
             Actor::ApiKey(_) | Actor::Caller(_) => Origin::Scim,
         };
         let create = store::Create { organisation, user, actor, origin, now: clock::now() };
-        let user = self.writes.make(organisation, Write::Create(create)).await?;
+        let actor = create.actor.clone();
+        let user = self.writes.make(organisation, actor, Write::Create(create)).await?;
         Ok(Response::new(user))
     }
 
@@ -167,7 +168,8 @@ impl UserService for Identity {
             now: clock::now(),
             user,
         };
-        let user = self.writes.make(organisation, Write::Update(update)).await?;
+        let actor = update.actor.clone();
+        let user = self.writes.make(organisation, actor, Write::Update(update)).await?;
         Ok(Response::new(user))
     }
 

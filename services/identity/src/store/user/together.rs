@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_proto::identity::v1::User;
 use muster_runtime::clock;
 use muster_runtime::feed::{self, Actor};
+use muster_runtime::gathering::Made;
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -33,9 +34,6 @@ impl Write {
     }
 }
 
-/// What came of one of several writes; none where it has to be made by itself.
-pub(crate) type Made = Option<Result<User, Error>>;
-
 /// Makes writes of one actor, each with the `traceparent` of its request. What depends on another of
 /// them, or on what others have locked, and who gets other addresses or another name, is left out.
 ///
@@ -45,7 +43,7 @@ pub(crate) async fn write(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     writes: &[(Write, Option<String>)],
-) -> Result<Vec<Made>, Error> {
+) -> Result<Vec<Made<User, Error>>, Error> {
     let Some((first, _)) = writes.first() else { return Ok(Vec::new()) };
     let mut rows = lock_free(connection, organisation, writes).await?;
     let locale = organisation::get(connection, organisation).await?.default_locale;
