@@ -43,28 +43,52 @@ pub(crate) async fn transactions(system: &System, schema: &str, organisation: &s
         .unwrap()
 }
 
+/// A lock that is held.
+struct Held {
+    holder: PgConnection,
+    looker: PgConnection,
+    pid: i32,
+}
+
+impl Held {
+    /// Holds what a statement locks.
+    async fn by(system: &System, statement: &str) -> Self {
+        let url = system.database_url("postgres");
+        let mut holder = PgConnection::connect(&url).await.unwrap();
+        holder.execute(AssertSqlSafe(format!("BEGIN; {statement}"))).await.unwrap();
+        let pid = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut holder).await;
+        let looker = PgConnection::connect(&url).await.unwrap();
+        Self { holder, looker, pid: pid.unwrap() }
+    }
+
+    async fn until_somebody_waits(&mut self) {
+        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                                     WHERE $1 = ANY (pg_blocking_pids(pid)))";
+        let mut look = async || {
+            sqlx::query_scalar(waits).bind(self.pid).fetch_one(&mut self.looker).await.unwrap()
+        };
+        while !look().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn let_go(mut self) {
+        self.holder.execute("ROLLBACK").await.unwrap();
+    }
+}
+
 /// Sends writes at once, and has the first of them wait at the organisation's feed until the others
 /// have had the time to come.
 async fn meet(system: &System, schema: &str, tenant: &Tenant, writes: &[Sent]) -> Vec<Answer> {
-    let url = system.database_url("postgres");
-    let (mut holder, mut looker) =
-        (PgConnection::connect(&url).await.unwrap(), PgConnection::connect(&url).await.unwrap());
-    let hold = format!(
-        "BEGIN; SELECT FROM {schema}.feed_lock WHERE organisation_id = '{}' FOR NO KEY UPDATE",
+    let lock = format!(
+        "SELECT FROM {schema}.feed_lock WHERE organisation_id = '{}' FOR NO KEY UPDATE",
         tenant.id
     );
-    holder.execute(AssertSqlSafe(hold)).await.unwrap();
-    let pid: i32 =
-        sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut holder).await.unwrap();
+    let mut feed = Held::by(system, &lock).await;
     let let_go = async {
-        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity
-                                     WHERE $1 = ANY (pg_blocking_pids(pid)))";
-        while !sqlx::query_scalar::<_, bool>(waits).bind(pid).fetch_one(&mut looker).await.unwrap()
-        {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        feed.until_somebody_waits().await;
         tokio::time::sleep(LATER).await;
-        holder.execute("ROLLBACK").await.unwrap();
+        feed.let_go().await;
     };
     let answers = join_all(writes.iter().map(|write| write.answer(&tenant.client)));
     tokio::join!(answers, let_go).0
@@ -268,4 +292,33 @@ async fn of_members_who_come_and_go_at_once_each_does() {
         }
     }
     panic!("no two writes ever met");
+}
+
+#[tokio::test]
+async fn a_write_that_waits_for_a_lock_keeps_no_other_waiting() {
+    let system = meeting();
+    let tenant = system.tenant().await;
+    let client = &tenant.client;
+    let mut ids = Vec::new();
+    for name in ["locked@a.example", "free@a.example"] {
+        let created = Sent::post(user(name), &[201]).answer(client).await;
+        ids.push(created.at("/id").as_str().unwrap().to_owned());
+    }
+    let lock = format!("SELECT FROM identity.users WHERE user_id = '{}' FOR UPDATE", ids[0]);
+    let mut held = Held::by(system, &lock).await;
+    let title = json!({"title": "x"});
+    let [locked, free] = [&ids[0], &ids[1]].map(|id| Sent::patch(id, &title, &[200]));
+    let locked = locked.answer(client);
+    tokio::pin!(locked);
+    let free = async {
+        held.until_somebody_waits().await;
+        free.answer(client).await
+    };
+    tokio::select! {
+        biased;
+        _ = &mut locked => panic!("the other waited for the one that waits"),
+        _ = free => {}
+    }
+    held.let_go().await;
+    locked.await;
 }

@@ -1,6 +1,8 @@
 //! Writes that come together, made in one transaction.
 
+use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -15,6 +17,9 @@ use crate::{postgres, telemetry};
 
 /// The most writes in one transaction.
 const LARGEST: usize = 50;
+/// How long others wait for a transaction at most: one that waits for a lock, or has a great deal to
+/// write, goes on beside the next.
+const LONGEST_TURN: Duration = Duration::from_millis(100);
 
 /// In which organisation writes are made, and by whom: a transaction's changes have one actor.
 pub type Whose = (OrganisationId, Actor);
@@ -95,12 +100,25 @@ impl<W: Writer> Writes<W> {
     ) -> Result<W::Made, Status> {
         let (tell, told) = oneshot::channel();
         let waiting = Waiting { span: Span::current(), write, tell };
-        if let Some((_turn, waiting)) = self.gathering.join(&(organisation, actor), waiting) {
-            return self.writer.alone(organisation, waiting.write).await.map_err(Into::into);
+        if let Some((turn, waiting)) = self.gathering.join(&(organisation, actor), waiting) {
+            let alone = Box::pin(self.writer.alone(organisation, waiting.write));
+            return in_turn(turn, alone).await.map_err(Into::into);
         }
         // Nobody tells only where the process ends.
         told.await.unwrap_or_else(|_| Err(Status::unavailable("the process ends; try again")))
     }
+}
+
+/// Works for as long as a turn lasts, and then without it.
+async fn in_turn<K: Clone + Eq + Hash, W, F: Future + Unpin>(
+    turn: Turn<K, W>,
+    mut work: F,
+) -> F::Output {
+    if let Ok(done) = tokio::time::timeout(LONGEST_TURN, &mut work).await {
+        return done;
+    }
+    drop(turn);
+    work.await
 }
 
 /// Makes what has gathered, and tells those who wait.
@@ -108,21 +126,27 @@ async fn go_on<W: Writer>(
     writer: W,
     life: Life,
     turn: Turn<Whose, Waiting<W>>,
-    those: Vec<Waiting<W>>,
+    mut those: Vec<Waiting<W>>,
 ) {
     let organisation = turn.whose().0;
+    if those.len() == 1
+        && let Some(Waiting { write, tell, .. }) = those.pop()
+    {
+        let made = in_turn(turn, Box::pin(writer.alone(organisation, write))).await;
+        // Who has hung up hears of nothing.
+        drop(tell.send(made.map_err(Into::into)));
+        return;
+    }
     let mut tell = Vec::with_capacity(those.len());
     let writes = those.into_iter().map(|waiting| {
         tell.push((waiting.tell, waiting.span.clone()));
         (waiting.write, waiting.span.in_scope(telemetry::traceparent))
     });
     let writes: Arc<Vec<Write<W>>> = Arc::new(writes.collect());
-    let made = together(&writer, organisation, &writes).await;
-    drop(turn);
+    let made = in_turn(turn, Box::pin(together(&writer, organisation, &writes))).await;
     let mut made = made.into_iter();
     for ((write, _), (tell, span)) in Arc::unwrap_or_clone(writes).into_iter().zip(tell) {
         if let Some(made) = made.next().flatten() {
-            // Who has hung up hears of nothing.
             drop(tell.send(made));
         } else {
             let writer = writer.clone();
@@ -140,9 +164,6 @@ async fn together<W: Writer>(
     organisation: OrganisationId,
     writes: &Arc<Vec<Write<W>>>,
 ) -> Vec<Made<W::Made, Status>> {
-    if writes.len() == 1 {
-        return Vec::new();
-    }
     match writer.together(organisation, writes.clone()).await {
         Ok(made) => made.into_iter().map(|made| Some(made?.map_err(Into::into))).collect(),
         Err(error) if W::database_error(&error).is_none_or(postgres::is_of_one) => Vec::new(),
