@@ -355,12 +355,15 @@ pub(crate) struct Update {
 }
 
 impl Update {
-    fn rule(&self, old: &Row) -> Write {
-        if self.assign_defaults {
+    /// What the user becomes, where they are still of the revision that is expected.
+    fn prepare(&self, old: &Row) -> Result<Prepared, Error> {
+        expect(old, self.expected)?;
+        let rule = if self.assign_defaults {
             Write::Replace { active: old.document.active }
         } else {
             Write::Exact
-        }
+        };
+        prepare(self.user.clone(), &rule, &old.default_locale)
     }
 }
 
@@ -368,9 +371,7 @@ impl Update {
 pub(crate) async fn update(connection: &mut PgConnection, update: Update) -> Result<User, Error> {
     let organisation = update.organisation;
     let old = lock(connection, organisation, update.id).await?;
-    expect(&old, update.expected)?;
-    let rule = update.rule(&old);
-    let prepared = prepare(update.user, &rule, &old.default_locale)?;
+    let prepared = update.prepare(&old)?;
     replace(connection, organisation, old, prepared, &update.actor, update.now).await
 }
 

@@ -197,7 +197,7 @@ async fn read_many(
         .await
 }
 
-pub(super) async fn lock_many(
+async fn lock_many(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     ids: Vec<UserId>,

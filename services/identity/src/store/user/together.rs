@@ -10,7 +10,7 @@ use muster_runtime::id::{OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-use super::{Create, Planned, Row, Update, bulk, expect};
+use super::{Create, Planned, Row, Update, bulk};
 use crate::Error;
 use crate::store::organisation;
 use crate::user::{Write as Rule, prepare};
@@ -46,7 +46,12 @@ pub(crate) async fn write(
 ) -> Result<Vec<Made<User, Error>>, Error> {
     let Some((first, _)) = writes.first() else { return Ok(Vec::new()) };
     let mut rows = lock_free(connection, organisation, writes).await?;
-    let locale = organisation::get(connection, organisation).await?.default_locale;
+    // An update has it with its row.
+    let locale = if writes.iter().any(|(write, _)| matches!(write, Write::Create(_))) {
+        organisation::get(connection, organisation).await?.default_locale
+    } else {
+        String::new()
+    };
     let mut new = BTreeSet::new();
     let (mut made, mut planned, mut causes) = (Vec::new(), Vec::new(), Vec::new());
     for (write, cause) in writes {
@@ -122,10 +127,7 @@ fn plan_creation(
 }
 
 fn plan_update(update: &Update, old: Row) -> Option<Result<Planned, Error>> {
-    if let Err(mismatch) = expect(&old, update.expected) {
-        return Some(Err(mismatch));
-    }
-    let prepared = match prepare(update.user.clone(), &update.rule(&old), &old.default_locale) {
+    let prepared = match update.prepare(&old) {
         Ok(prepared) => prepared,
         Err(refusal) => return Some(Err(refusal)),
     };
