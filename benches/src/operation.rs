@@ -1,5 +1,7 @@
 //! What clients ask, and the statements of a bare PostgreSQL that do the least of the same.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use bytes::Bytes;
 use http::Method;
 use rand::RngExt as _;
@@ -94,8 +96,10 @@ impl Operation {
                 get(format!("/scim/v2/Users?startIndex={start}&count=100"))
             }
             Self::PatchActive => {
-                let operation =
-                    json!({"op": "replace", "value": {"active": random.random::<bool>()}});
+                // Not the first, who approves for all that POST has created.
+                let (user, active) = (&seed.users[at.max(1)], &seed.active[at.max(1)]);
+                let active = !active.fetch_xor(true, Relaxed);
+                let operation = json!({"op": "replace", "value": {"active": active}});
                 send(Method::PATCH, format!("/scim/v2/Users/{user}"), patch(operation))
             }
             Self::PutUser => {
@@ -105,7 +109,7 @@ impl Operation {
             }
             Self::PostUser => {
                 let name = format!("new-{:x}@bench.example", random.random::<u128>());
-                send(Method::POST, "/scim/v2/Users".into(), seed::person(&name))
+                send(Method::POST, "/scim/v2/Users".into(), seed::person(&name, 0))
             }
             Self::Member(size) => {
                 let group = &seed.groups[&size];

@@ -1,6 +1,7 @@
 //! Organisations of so many users, made once as Okta makes them, and kept.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::ensure;
@@ -20,6 +21,8 @@ pub(crate) struct Seed {
     pub(crate) key: String,
     /// The ids of the users whose names are known, in the order of their numbers.
     pub(crate) users: Vec<String>,
+    /// Whether each of them was made active last, or the other way round.
+    pub(crate) active: Vec<AtomicBool>,
     /// A group of each size.
     pub(crate) groups: BTreeMap<u32, String>,
 }
@@ -56,7 +59,8 @@ impl Seed {
         let Kept { organisation, key, groups } = kept;
         let users: Vec<String> = users.iter().map(Uuid::to_string).collect();
         ensure!(users.len() == size as usize, "{} users instead of {size}", users.len());
-        Ok(Self { size, organisation, key, users, groups })
+        let active = users.iter().map(|_| AtomicBool::new(true)).collect();
+        Ok(Self { size, organisation, key, users, active, groups })
     }
 
     /// The table of the same users without Muster.
@@ -70,13 +74,13 @@ pub(crate) fn user_name(at: usize) -> String {
     format!("user-{}@bench.example", at + 1)
 }
 
-/// A user as Okta sends it, by place.
+/// A user as Okta sends it, by place. The first tenth approve for ten each.
 pub(crate) fn user(at: usize) -> Value {
-    person(&user_name(at))
+    person(&user_name(at), at / 10)
 }
 
-/// A user of that name as Okta sends it.
-pub(crate) fn person(name: &str) -> Value {
+/// A user of that name as Okta sends it, for whom the user of a place approves.
+pub(crate) fn person(name: &str, approver: usize) -> Value {
     json!({
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:User",
                     "urn:learnerbly:params:scim:schemas:2.0:User"],
@@ -88,7 +92,7 @@ pub(crate) fn person(name: &str) -> Value {
         "externalId": format!("00u{name}"),
         "active": true,
         "urn:learnerbly:params:scim:schemas:2.0:User": {
-            "contentRegion": "GB", "customField1": "Sales", "approvers": ["user-1@bench.example"],
+            "contentRegion": "GB", "customField1": "Sales", "approvers": [user_name(approver)],
         },
     })
 }

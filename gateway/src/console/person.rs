@@ -102,7 +102,8 @@ async fn show(
     let row = rows.pop().ok_or_else(Problem::no_such_page)?;
     let approvers: Vec<_> =
         row.approvers.iter().map(|declared| declared.approver.clone()).collect();
-    let scim = representation(&gateway, &row.user, &row.groups, &approvers);
+    let (user, groups) = (row.user.clone(), row.groups.clone());
+    let scim = representation(&gateway, user, groups, approvers);
     let fields = shown::field_names(&signed.organisation);
     let frame = signed.frame(row.name.clone(), Section::People).with_notice(done(&asked.done));
     page(&Person {

@@ -20,7 +20,7 @@ use serde_json::{Value, json as value};
 
 use super::resource::{MemberList, Resource};
 use super::search::Found;
-use super::user_json::meta;
+use super::user_json::Meta;
 use super::{Asked, body, id, json, version};
 use crate::auth::Client;
 use crate::failure::Failure;
@@ -301,11 +301,12 @@ fn render(gateway: &Gateway, projection: &Projection, group: Group) -> Resource 
     }
     document.insert("displayName".into(), group.display_name.into());
     let location = format!("{scim_url}{}/{}", GROUP_TYPE.endpoint, group.id);
-    let meta = meta("Group", group.create_time, group.update_time, group.revision, &location);
-    document.insert("meta".into(), meta);
+    let times = (group.create_time, group.update_time);
+    let meta = Meta::new("Group", times, group.revision, location);
+    document.insert("meta".into(), value!(meta));
     projection.apply(&mut document);
     let members = MemberList::new(group.member_ids, projection, scim_url);
-    Resource { document, members }
+    Resource::Part { document, members }
 }
 
 /// Members are loaded only where an answer can hold them.

@@ -7,6 +7,7 @@ mod groups;
 mod resource;
 mod search;
 mod user_json;
+mod user_parts;
 mod users;
 mod version;
 

@@ -6,12 +6,29 @@ use muster_scim::schema::USER_TYPE;
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 
+use super::user_json::ShownUser;
+
 /// A user or a group.
 #[derive(Debug)]
-pub(crate) struct Resource {
+pub(crate) enum Resource {
+    /// A user of whom the client shall see everything: written as they are.
+    User(Box<ShownUser>),
+    /// What the client shall see of another.
+    Part {
+        /// But for `members`.
+        document: Object,
+        members: Option<MemberList>,
+    },
+}
+
+impl Resource {
     /// What the client shall see of it, but for `members`.
-    pub(crate) document: Object,
-    pub(crate) members: Option<MemberList>,
+    pub(crate) fn into_document(self) -> Object {
+        match self {
+            Self::User(user) => user.document(),
+            Self::Part { document, .. } => document,
+        }
+    }
 }
 
 /// The members of a group, of whom there may be 100,000: they are written as they are, and never
@@ -35,8 +52,11 @@ impl MemberList {
 
 impl Serialize for Resource {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { document, members } = self;
-        let Some(members) = members else { return document.serialize(serializer) };
+        let (document, members) = match self {
+            Self::User(user) => return user.serialize(serializer),
+            Self::Part { document, members: None } => return document.serialize(serializer),
+            Self::Part { document, members: Some(members) } => (document, members),
+        };
         let mut map = serializer.serialize_map(Some(document.len() + 1))?;
         for (name, value) in document {
             map.serialize_entry(name, value)?;

@@ -187,8 +187,9 @@ impl Both {
             let found = deep.find(&asked, typed.resource_type).await?;
             total += found.total;
             let path = AttributePath::resolve(&typed.sort_by, typed.resource_type);
-            keys.extend(found.resources.iter().map(|resource| {
-                let key = path.and_then(|path| sort_key(&path, &resource.document));
+            keys.extend(found.resources.into_iter().map(|resource| {
+                let document = resource.into_document();
+                let key = path.and_then(|path| sort_key(&path, &document));
                 // None is less than any, and comes last.
                 (key.is_none(), key, which)
             }));

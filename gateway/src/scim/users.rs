@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 
 use super::resource::Resource;
 use super::search::Found;
-use super::user_json::{DeclaredApprovers, from_scim, to_scim};
+use super::user_json::{DeclaredApprovers, ShownUser, from_scim, to_scim};
 use super::{Asked, body, id, json, version};
 use crate::Gateway;
 use crate::auth::Client;
@@ -62,7 +62,7 @@ pub(super) async fn find(
     {
         let user = gateway.parts.user_named.get(&client.organisation.id, &key).await?;
         let mut resources = Vec::new();
-        if let Some(user) = &user {
+        if let Some(user) = user {
             resources.push(render_read(gateway, &asked.projection, user).await?);
         }
         let total = resources.len() as u64;
@@ -106,8 +106,9 @@ pub(super) async fn get(
     if user.declared_approvers.is_empty() && version::is_known(&headers, user.revision) {
         return Ok(version::not_modified(user.revision));
     }
-    let resource = render_read(&gateway, &asked.projection, &user).await?;
-    Ok(answer(&gateway, StatusCode::OK, &user, &resource))
+    let beside = beside(&gateway, StatusCode::OK, &user);
+    let resource = render_read(&gateway, &asked.projection, user).await?;
+    Ok(answer(StatusCode::OK, beside, &resource))
 }
 
 pub(super) async fn create(
@@ -260,6 +261,7 @@ async fn written(
     status: StatusCode,
     user: User,
 ) -> Result<Response, Failure> {
+    let beside = beside(gateway, status, &user);
     let in_force = async {
         match gateway.parts.settled(&user).await {
             Some(approvers) => Ok(approvers),
@@ -267,20 +269,31 @@ async fn written(
         }
     };
     let is_new = user.revision == 1 && status == StatusCode::CREATED;
-    let resource = render_one(gateway, projection, &user, in_force, !is_new).await?;
-    Ok(answer(gateway, status, &user, &resource))
+    let (groups, in_force) = around(gateway, projection, &user, in_force, !is_new).await?;
+    let resource = resource_of(gateway, projection, user, groups, in_force);
+    Ok(answer(status, beside, &resource))
 }
 
-fn answer(gateway: &Gateway, status: StatusCode, user: &User, resource: &Resource) -> Response {
-    let mut response = json(status, resource);
-    let headers = response.headers_mut();
+/// The headers of an answer about a user, and how the log calls them.
+fn beside(gateway: &Gateway, status: StatusCode, user: &User) -> (HeaderMap, Called) {
+    let mut headers = HeaderMap::new();
     headers.extend(version::header(user.revision).map(|tag| (header::ETAG, tag)));
     if status == StatusCode::CREATED
         && let Ok(location) = format!("{}/Users/{}", gateway.scim_url, user.id).parse()
     {
         headers.insert(header::LOCATION, location);
     }
-    response.extensions_mut().insert(Called(user.user_name().to_owned()));
+    (headers, Called(user.user_name().to_owned()))
+}
+
+fn answer(
+    status: StatusCode,
+    (headers, called): (HeaderMap, Called),
+    resource: &Resource,
+) -> Response {
+    let mut response = json(status, resource);
+    response.headers_mut().extend(headers);
+    response.extensions_mut().insert(called);
     response
 }
 
@@ -288,20 +301,21 @@ fn answer(gateway: &Gateway, status: StatusCode, user: &User, resource: &Resourc
 async fn render_read(
     gateway: &Gateway,
     projection: &Projection,
-    user: &User,
+    user: User,
 ) -> Result<Resource, Failure> {
-    let in_force = shown_approvers(gateway, projection, user);
-    render_one(gateway, projection, user, in_force, true).await
+    let in_force = shown_approvers(gateway, projection, &user);
+    let (groups, in_force) = around(gateway, projection, &user, in_force, true).await?;
+    Ok(resource_of(gateway, projection, user, groups, in_force))
 }
 
-/// A user with their groups, where they may be in any, and their approvers, both waited for at once.
-async fn render_one(
+/// The groups of a user, where they may be in any, and their approvers, both waited for at once.
+async fn around(
     gateway: &Gateway,
     projection: &Projection,
     user: &User,
     in_force: impl Future<Output = Result<Vec<Approver>, Status>>,
     may_be_member: bool,
-) -> Result<Resource, Failure> {
+) -> Result<(Vec<Membership>, Vec<Approver>), Status> {
     let groups = async {
         if may_be_member && projection.wants("groups") {
             gateway.parts.memberships_of.get(&user.organisation_id, &user.id).await
@@ -310,8 +324,7 @@ async fn render_one(
         }
     };
     let (groups, in_force) = tokio::try_join!(groups, in_force)?;
-    let groups = groups.unwrap_or_default();
-    Ok(resource_of(gateway, projection, user, &groups, &in_force))
+    Ok((groups.unwrap_or_default(), in_force))
 }
 
 /// The users of a page, each service asked once.
@@ -334,40 +347,41 @@ async fn render(
             Ok(HashMap::new())
         }
     };
-    let (groups, in_force) = tokio::try_join!(groups, in_force)?;
-    let resource = |user: &User| {
-        let groups = groups.get(&user.id).map_or(&[][..], Vec::as_slice);
-        let approvers = in_force.get(&user.id).map_or(&[][..], Vec::as_slice);
+    let (mut groups, mut in_force) = tokio::try_join!(groups, in_force)?;
+    let resource = |user: User| {
+        let groups = groups.remove(&user.id).unwrap_or_default();
+        let approvers = in_force.remove(&user.id).unwrap_or_default();
         resource_of(gateway, projection, user, groups, approvers)
     };
-    Ok(users.iter().map(resource).collect())
+    Ok(users.into_iter().map(resource).collect())
 }
 
 /// A user as a GET without parameters answers, whose groups and approvers are these.
 pub(crate) fn representation(
     gateway: &Gateway,
-    user: &User,
-    groups: &[Membership],
-    approvers: &[Approver],
+    user: User,
+    groups: Vec<Membership>,
+    approvers: Vec<Approver>,
 ) -> Value {
-    let projection = Projection::default_of(&USER_TYPE);
-    Value::Object(resource_of(gateway, &projection, user, groups, approvers).document)
+    let scim_url = gateway.scim_url.clone();
+    Value::Object(ShownUser { user, groups, approvers, scim_url }.document())
 }
 
 fn resource_of(
     gateway: &Gateway,
     projection: &Projection,
-    user: &User,
-    groups: &[Membership],
-    approvers: &[Approver],
+    user: User,
+    groups: Vec<Membership>,
+    approvers: Vec<Approver>,
 ) -> Resource {
-    let mut document = to_scim(user, &gateway.scim_url);
-    super::user_json::put_groups(&mut document, groups, &gateway.scim_url);
-    super::user_json::put_approvers(&mut document, approvers);
-    super::user_json::put_content_region(&mut document, user);
-    super::user_json::put_meta(&mut document, user, &gateway.scim_url);
+    let scim_url = gateway.scim_url.clone();
+    let user = ShownUser { user, groups, approvers, scim_url };
+    if *projection == Projection::default_of(&USER_TYPE) {
+        return Resource::User(Box::new(user));
+    }
+    let mut document = user.document();
     projection.apply(&mut document);
-    Resource { document, members: None }
+    Resource::Part { document, members: None }
 }
 
 fn wants_approvers(projection: &Projection) -> bool {

@@ -33,6 +33,9 @@ pub(crate) struct State {
 
 /// How those of these users are known who are, by user: the approvers in declared order, as if the
 /// `hidden` users did not exist.
+///
+/// Each table is read once and what is read is joined: in a join of the tables, row-level security
+/// would read the transaction's organisation for each row.
 pub(crate) async fn states(
     connection: &mut PgConnection,
     organisation: OrganisationId,
@@ -40,21 +43,32 @@ pub(crate) async fn states(
     hidden: Vec<UserId>,
 ) -> Result<Vec<(UserId, State)>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT p.user_id AS "user_id: UserId", p.revision AS "revision: Revision",
+        r#"WITH declared AS MATERIALIZED (
+               SELECT user_id, position, email, email_key, approver_id
+                 FROM approver.declaration
+                WHERE organisation_id = $1 AND user_id = ANY ($2)
+           ), linked AS MATERIALIZED (
+               SELECT user_id, email, active FROM approver.person
+                WHERE organisation_id = $1
+                  AND user_id = ANY (ARRAY(SELECT approver_id FROM declared))
+           ), owner AS MATERIALIZED (
+               SELECT DISTINCT ON (email_key) email_key, user_id, email, active
+                 FROM approver.person
+                WHERE organisation_id = $1 AND user_id <> ALL ($3)
+                  AND email_key = ANY (
+                          ARRAY(SELECT email_key FROM declared WHERE approver_id IS NULL))
+                ORDER BY email_key, user_id
+           )
+           SELECT p.user_id AS "user_id: UserId", p.revision AS "revision: Revision",
                   d.email AS "email?",
                   l.user_id AS "linked_id?: UserId", l.email AS "linked_email?",
                   l.active AS "linked_active?",
                   o.user_id AS "owner_id?: UserId", o.email AS "owner_email?",
                   o.active AS "owner_active?"
              FROM approver.person AS p
-             LEFT JOIN approver.declaration AS d
-               ON d.organisation_id = p.organisation_id AND d.user_id = p.user_id
-             LEFT JOIN approver.person AS l
-               ON l.organisation_id = d.organisation_id AND l.user_id = d.approver_id
-             LEFT JOIN LATERAL (SELECT user_id, email, active FROM approver.person
-                                 WHERE organisation_id = $1 AND email_key = d.email_key
-                                   AND d.approver_id IS NULL AND user_id <> ALL ($3)
-                                 ORDER BY user_id LIMIT 1) AS o ON true
+             LEFT JOIN declared AS d ON d.user_id = p.user_id
+             LEFT JOIN linked AS l ON l.user_id = d.approver_id
+             LEFT JOIN owner AS o ON o.email_key = d.email_key AND d.approver_id IS NULL
             WHERE p.organisation_id = $1 AND p.user_id = ANY ($2)
             ORDER BY p.user_id, d.position"#,
         organisation as OrganisationId,

@@ -266,7 +266,8 @@ async fn put_users(
                            $11::text[], $12::jsonb[], $13::jsonb[])
              ON CONFLICT (organisation_id, user_id) DO UPDATE
                 SET revision = EXCLUDED.revision, updated_at = EXCLUDED.updated_at,
-                    origin = EXCLUDED.origin, active = EXCLUDED.active, user_name_key = EXCLUDED.user_name_key,
+                    origin = EXCLUDED.origin, active = EXCLUDED.active,
+                    user_name_key = EXCLUDED.user_name_key,
                     primary_email_key = EXCLUDED.primary_email_key,
                     external_id = EXCLUDED.external_id,
                     display_name_key = EXCLUDED.display_name_key,
