@@ -104,6 +104,8 @@ impl Operation {
             }
             Self::PutUser => {
                 let mut body = seed::user(at);
+                // Not active again, which PATCH has ended.
+                body["active"] = seed.active[at].load(Relaxed).into();
                 body["title"] = Value::from(format!("Engineer {}", random.random::<u32>()));
                 send(Method::PUT, format!("/scim/v2/Users/{user}"), body)
             }

@@ -21,7 +21,7 @@ pub(crate) struct Seed {
     pub(crate) key: String,
     /// The ids of the users whose names are known, in the order of their numbers.
     pub(crate) users: Vec<String>,
-    /// Whether each of them was made active last, or the other way round.
+    /// Whether each of them is active.
     pub(crate) active: Vec<AtomicBool>,
     /// A group of each size.
     pub(crate) groups: BTreeMap<u32, String>,
@@ -48,8 +48,8 @@ impl Seed {
         }
         let kept: Kept = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
         let mut sql = PgConnection::connect(&machine.url("postgres")).await?;
-        let users: Vec<Uuid> = sqlx::query_scalar(
-            "SELECT user_id FROM identity.users
+        let users: Vec<(Uuid, bool)> = sqlx::query_as(
+            "SELECT user_id, active FROM identity.users
               WHERE organisation_id = $1::uuid AND user_name_key LIKE 'user-%'
               ORDER BY substring(user_name_key from 'user-([0-9]+)')::int",
         )
@@ -57,9 +57,9 @@ impl Seed {
         .fetch_all(&mut sql)
         .await?;
         let Kept { organisation, key, groups } = kept;
-        let users: Vec<String> = users.iter().map(Uuid::to_string).collect();
+        let (users, active): (Vec<String>, Vec<AtomicBool>) =
+            users.into_iter().map(|(id, active)| (id.to_string(), active.into())).unzip();
         ensure!(users.len() == size as usize, "{} users instead of {size}", users.len());
-        let active = users.iter().map(|_| AtomicBool::new(true)).collect();
         Ok(Self { size, organisation, key, users, active, groups })
     }
 
