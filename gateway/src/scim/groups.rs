@@ -18,10 +18,9 @@ use muster_scim::schema::GROUP_TYPE;
 use muster_scim::{Object, patch, resource};
 use serde_json::{Value, json as value};
 
-use super::resource::{MemberList, Resource};
+use super::resource::{Beside, MemberList, Meta, Resource};
 use super::search::Found;
-use super::user_json::Meta;
-use super::{Asked, body, id, json, version};
+use super::{Asked, body, id, version};
 use crate::auth::Client;
 use crate::failure::Failure;
 use crate::provisioning_log::{Call, Called};
@@ -171,7 +170,7 @@ pub(super) async fn patch(
     let delta = group_delta(patch::parse(group_body(request, &gateway).await?, limits)?, limits)?;
     let request = update(&client, id.clone(), revision, delta);
     let updated = gateway.parts.groups.clone().update_group(request).await?.into_inner();
-    if asked.projection != Projection::default_of(&GROUP_TYPE) {
+    if !asked.projection.is_default() {
         let group = read(&gateway, &client, id, view(&asked.projection)).await?;
         let answer = answer(&gateway, &asked.projection, StatusCode::OK, group);
         return Ok(in_part(answer, updated.unknown_member_ids));
@@ -277,18 +276,13 @@ fn answer(
     status: StatusCode,
     group: Group,
 ) -> Response {
-    let (id, revision) = (group.id.clone(), group.revision);
-    let called = Called(group.display_name.clone());
-    let mut response = json(status, &render(gateway, projection, group));
-    response.extensions_mut().insert(called);
-    let headers = response.headers_mut();
-    headers.extend(version::header(revision).map(|tag| (header::ETAG, tag)));
-    if status == StatusCode::CREATED
-        && let Ok(location) = format!("{}{}/{id}", gateway.scim_url, GROUP_TYPE.endpoint).parse()
-    {
-        headers.insert(header::LOCATION, location);
-    }
-    response
+    let beside = Beside {
+        resource_type: &GROUP_TYPE,
+        id: group.id.clone(),
+        revision: group.revision,
+        name: group.display_name.clone(),
+    };
+    beside.answer(gateway, status, &render(gateway, projection, group))
 }
 
 fn render(gateway: &Gateway, projection: &Projection, group: Group) -> Resource {
@@ -300,9 +294,8 @@ fn render(gateway: &Gateway, projection: &Projection, group: Group) -> Resource 
         document.insert("externalId".into(), external_id.into());
     }
     document.insert("displayName".into(), group.display_name.into());
-    let location = format!("{scim_url}{}/{}", GROUP_TYPE.endpoint, group.id);
     let times = (group.create_time, group.update_time);
-    let meta = Meta::new("Group", times, group.revision, location);
+    let meta = Meta::new(&GROUP_TYPE, scim_url, &group.id, times, group.revision);
     document.insert("meta".into(), value!(meta));
     projection.apply(&mut document);
     let members = MemberList::new(group.member_ids, projection, scim_url);

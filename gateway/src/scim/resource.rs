@@ -1,12 +1,20 @@
 //! A resource as it is answered.
 
+use axum::response::Response;
+use http::{StatusCode, header};
 use muster_scim::Object;
 use muster_scim::projection::Projection;
-use muster_scim::schema::USER_TYPE;
+use muster_scim::schema::{ResourceType, USER_TYPE};
+use prost_types::Timestamp;
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::user_json::ShownUser;
+use super::{json, version};
+use crate::Gateway;
+use crate::provisioning_log::Called;
 
 /// A user or a group.
 #[derive(Debug)]
@@ -29,6 +37,75 @@ impl Resource {
             Self::Part { document, .. } => document,
         }
     }
+}
+
+/// What an answer says of a resource beside it.
+pub(super) struct Beside {
+    pub(super) resource_type: &'static ResourceType,
+    pub(super) id: String,
+    pub(super) revision: i64,
+    /// What the log calls it.
+    pub(super) name: String,
+}
+
+impl Beside {
+    pub(super) fn answer(
+        self,
+        gateway: &Gateway,
+        status: StatusCode,
+        resource: &Resource,
+    ) -> Response {
+        let mut response = json(status, resource);
+        let headers = response.headers_mut();
+        headers.extend(version::header(self.revision).map(|tag| (header::ETAG, tag)));
+        if status == StatusCode::CREATED
+            && let Ok(location) = location(self.resource_type, &gateway.scim_url, &self.id).parse()
+        {
+            headers.insert(header::LOCATION, location);
+        }
+        response.extensions_mut().insert(Called(self.name));
+        response
+    }
+}
+
+fn location(resource_type: &ResourceType, scim_url: &str, id: &str) -> String {
+    format!("{scim_url}{}/{id}", resource_type.endpoint)
+}
+
+/// A resource's `meta` (RFC 7643 §3.1).
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Meta {
+    resource_type: &'static str,
+    created: Option<String>,
+    last_modified: Option<String>,
+    location: String,
+    version: String,
+}
+
+impl Meta {
+    /// Of a resource that was made and last changed then.
+    pub(super) fn new(
+        resource_type: &'static ResourceType,
+        scim_url: &str,
+        id: &str,
+        (created, last_modified): (Option<Timestamp>, Option<Timestamp>),
+        revision: i64,
+    ) -> Self {
+        Self {
+            resource_type: resource_type.name,
+            created: date_time(created),
+            last_modified: date_time(last_modified),
+            location: location(resource_type, scim_url, id),
+            version: version::tag(revision),
+        }
+    }
+}
+
+fn date_time(timestamp: Option<Timestamp>) -> Option<String> {
+    let timestamp = timestamp?;
+    let nanoseconds = i128::from(timestamp.seconds) * 1_000_000_000 + i128::from(timestamp.nanos);
+    OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()?.format(&Rfc3339).ok()
 }
 
 /// The members of a group, of whom there may be 100,000: they are written as they are, and never

@@ -7,27 +7,19 @@ use muster_proto::group::v1::Membership;
 use muster_proto::identity::v1::{Address, Enterprise, MultiValue, Name, User};
 use muster_scim::schema::{ENTERPRISE_USER, MUSTER_USER, USER_TYPE};
 use muster_scim::{Object, caseless};
-use prost_types::Timestamp;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use super::resource::Meta;
 use super::user_parts::{Parts, Scim};
-use super::version;
 
 /// What a client may set of a user, as it set it: the country code and the declared approvers, not
 /// what has become of them. Without `meta` and `groups`.
 pub(crate) fn to_scim(user: &User, scim_url: &str) -> Object {
-    let document = Document {
-        user,
-        approvers: user.declared_approvers.iter().map(String::as_str).collect(),
-        content_region: user.country_code.as_deref(),
-        shown: None,
-        scim_url,
-    };
-    object(&document)
+    let approvers = user.declared_approvers.iter().map(String::as_str).collect();
+    let muster = Muster::of(user, approvers, user.country_code.as_deref());
+    object(&Document { user, muster, shown: None, scim_url })
 }
 
 /// A user as a client sees them.
@@ -51,14 +43,9 @@ impl Serialize for ShownUser {
         // Nothing where the country code was removed.
         let region = user.content_region().as_str_name();
         let region = region.strip_prefix("CONTENT_REGION_").unwrap_or(region);
-        let document = Document {
-            user,
-            approvers: in_force(approvers),
-            content_region: user.country_code.as_ref().map(|_| region),
-            shown: Some(groups),
-            scim_url,
-        };
-        document.serialize(serializer)
+        let region = user.country_code.as_ref().map(|_| region);
+        let muster = Muster::of(user, in_force(approvers), region);
+        Document { user, muster, shown: Some(groups), scim_url }.serialize(serializer)
     }
 }
 
@@ -72,31 +59,19 @@ fn object(document: &impl Serialize) -> Object {
 /// A user as they are written. What of it depends on who looks is beside the user.
 struct Document<'a> {
     user: &'a User,
-    approvers: Vec<&'a str>,
-    content_region: Option<&'a str>,
+    muster: Muster<'a>,
     /// The groups, where it is shown: with `schemas` and `meta`, too.
     shown: Option<&'a [Membership]>,
     scim_url: &'a str,
 }
 
-impl Document<'_> {
-    fn has_muster(&self) -> bool {
-        let user = self.user;
-        !self.approvers.is_empty()
-            || self.content_region.is_some()
-            || user.custom_field_1.is_some()
-            || user.custom_field_2.is_some()
-            || user.custom_field_3.is_some()
-    }
-}
-
 impl Serialize for Document<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { user, scim_url, .. } = self;
+        let Self { user, muster, shown, scim_url } = self;
         let enterprise = user.enterprise.as_ref().and_then(|value| Scim::of(value, scim_url));
-        let muster = self.has_muster().then_some(Muster(self));
+        let muster = Scim::of(muster, scim_url);
         let mut parts = Parts(serializer.serialize_map(None)?);
-        if self.shown.is_some() {
+        if shown.is_some() {
             let enterprise = enterprise.as_ref().map(|_| ENTERPRISE_USER.id);
             let muster = muster.as_ref().map(|_| MUSTER_USER.id);
             let schemas = [Some(USER_TYPE.schema.id), enterprise, muster];
@@ -130,29 +105,42 @@ impl Serialize for Document<'_> {
         parts.list("addresses", addresses)?;
         parts.put(ENTERPRISE_USER.id, enterprise)?;
         parts.put(MUSTER_USER.id, muster)?;
-        if let Some(groups) = self.shown {
+        if let Some(groups) = shown {
             let groups = groups.iter().filter_map(|group| Scim::of(group, scim_url));
             parts.list("groups", groups)?;
-            let location = format!("{scim_url}{}/{}", USER_TYPE.endpoint, user.id);
             let times = (user.create_time, user.update_time);
-            parts.put("meta", Some(Meta::new("User", times, user.revision, location)))?;
+            let meta = Meta::new(&USER_TYPE, scim_url, &user.id, times, user.revision);
+            parts.put("meta", Some(meta))?;
         }
         parts.0.end()
     }
 }
 
-/// Muster's extension of a user.
-struct Muster<'a>(&'a Document<'a>);
+/// Muster's extension of a user. Its approvers and its content region are the client's own words, or
+/// what has become of them.
+#[derive(Default, PartialEq)]
+struct Muster<'a> {
+    approvers: Vec<&'a str>,
+    content_region: Option<&'a str>,
+    custom_fields: [Option<&'a str>; 3],
+}
 
-impl Serialize for Muster<'_> {
+impl<'a> Muster<'a> {
+    fn of(user: &'a User, approvers: Vec<&'a str>, content_region: Option<&'a str>) -> Self {
+        let fields = [&user.custom_field_1, &user.custom_field_2, &user.custom_field_3];
+        Self { approvers, content_region, custom_fields: fields.map(|field| field.as_deref()) }
+    }
+}
+
+impl Serialize for Scim<'_, Muster<'_>> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Document { user, approvers, content_region, .. } = self.0;
+        let Muster { approvers, content_region, custom_fields: [one, two, three] } = self.value;
         let mut parts = Parts(serializer.serialize_map(None)?);
         parts.list("approvers", approvers.iter())?;
         parts.put("contentRegion", content_region.as_ref())?;
-        parts.put("customField1", user.custom_field_1.as_ref())?;
-        parts.put("customField2", user.custom_field_2.as_ref())?;
-        parts.put("customField3", user.custom_field_3.as_ref())?;
+        parts.put("customField1", one.as_ref())?;
+        parts.put("customField2", two.as_ref())?;
+        parts.put("customField3", three.as_ref())?;
         parts.0.end()
     }
 }
@@ -229,41 +217,6 @@ fn in_force(approvers: &[Approver]) -> Vec<&str> {
         }
     }
     in_force
-}
-
-/// A resource's `meta` (RFC 7643 §3.1).
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Meta {
-    resource_type: &'static str,
-    created: Option<String>,
-    last_modified: Option<String>,
-    location: String,
-    version: String,
-}
-
-impl Meta {
-    /// Of a resource that was made and last changed then.
-    pub(super) fn new(
-        resource_type: &'static str,
-        (created, last_modified): (Option<Timestamp>, Option<Timestamp>),
-        revision: i64,
-        location: String,
-    ) -> Self {
-        Self {
-            resource_type,
-            created: date_time(created),
-            last_modified: date_time(last_modified),
-            location,
-            version: version::tag(revision),
-        }
-    }
-}
-
-fn date_time(timestamp: Option<Timestamp>) -> Option<String> {
-    let timestamp = timestamp?;
-    let nanoseconds = i128::from(timestamp.seconds) * 1_000_000_000 + i128::from(timestamp.nanos);
-    OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()?.format(&Rfc3339).ok()
 }
 
 /// How a client sees the declared approvers that it patches: those that stand for somebody by that
@@ -403,9 +356,12 @@ mod tests {
         let user = User { country_code: Some("GB".into()), ..from_scim(&everything(&USER_TYPE)) };
         let mut document = shown(user).document();
         let whole = document.clone();
-        Projection::default_of(&USER_TYPE).apply(&mut document);
+        Projection::parse(None, None, &USER_TYPE).unwrap().apply(&mut document);
         assert_eq!(document, whole);
-        assert_eq!(document["schemas"], json!(resource::schemas_of(&whole, &USER_TYPE)));
+        assert_eq!(
+            document["schemas"],
+            json!([USER_TYPE.schema.id, ENTERPRISE_USER.id, MUSTER_USER.id])
+        );
     }
 
     fn shown(user: User) -> ShownUser {

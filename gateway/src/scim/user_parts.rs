@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 /// A part of a user as it is written, and what references begin with.
 pub(super) struct Scim<'a, T> {
-    value: &'a T,
+    pub(super) value: &'a T,
     scim_url: &'a str,
 }
 

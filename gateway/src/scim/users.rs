@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use muster_proto::approver::v1::Approver;
 use muster_proto::filter::v1::comparison::Operand;
 use muster_proto::filter::v1::filter::Kind;
@@ -21,14 +21,14 @@ use muster_scim::{caseless, patch, resource};
 use serde_json::Value;
 use tonic::{Code, Status};
 
-use super::resource::Resource;
+use super::resource::{Beside, Resource};
 use super::search::Found;
 use super::user_json::{DeclaredApprovers, ShownUser, from_scim, to_scim};
-use super::{Asked, body, id, json, version};
+use super::{Asked, body, id, version};
 use crate::Gateway;
 use crate::auth::Client;
 use crate::failure::Failure;
-use crate::provisioning_log::{Call, Called};
+use crate::provisioning_log::Call;
 
 /// How often a PATCH starts over that lost a race.
 const TRIES: u32 = 10;
@@ -106,9 +106,9 @@ pub(super) async fn get(
     if user.declared_approvers.is_empty() && version::is_known(&headers, user.revision) {
         return Ok(version::not_modified(user.revision));
     }
-    let beside = beside(&gateway, StatusCode::OK, &user);
+    let beside = beside(&user);
     let resource = render_read(&gateway, &asked.projection, user).await?;
-    Ok(answer(StatusCode::OK, beside, &resource))
+    Ok(beside.answer(&gateway, StatusCode::OK, &resource))
 }
 
 pub(super) async fn create(
@@ -261,7 +261,7 @@ async fn written(
     status: StatusCode,
     user: User,
 ) -> Result<Response, Failure> {
-    let beside = beside(gateway, status, &user);
+    let beside = beside(&user);
     let in_force = async {
         match gateway.parts.settled(&user).await {
             Some(approvers) => Ok(approvers),
@@ -271,30 +271,12 @@ async fn written(
     let is_new = user.revision == 1 && status == StatusCode::CREATED;
     let (groups, in_force) = around(gateway, projection, &user, in_force, !is_new).await?;
     let resource = resource_of(gateway, projection, user, groups, in_force);
-    Ok(answer(status, beside, &resource))
+    Ok(beside.answer(gateway, status, &resource))
 }
 
-/// The headers of an answer about a user, and how the log calls them.
-fn beside(gateway: &Gateway, status: StatusCode, user: &User) -> (HeaderMap, Called) {
-    let mut headers = HeaderMap::new();
-    headers.extend(version::header(user.revision).map(|tag| (header::ETAG, tag)));
-    if status == StatusCode::CREATED
-        && let Ok(location) = format!("{}/Users/{}", gateway.scim_url, user.id).parse()
-    {
-        headers.insert(header::LOCATION, location);
-    }
-    (headers, Called(user.user_name().to_owned()))
-}
-
-fn answer(
-    status: StatusCode,
-    (headers, called): (HeaderMap, Called),
-    resource: &Resource,
-) -> Response {
-    let mut response = json(status, resource);
-    response.headers_mut().extend(headers);
-    response.extensions_mut().insert(called);
-    response
+fn beside(user: &User) -> Beside {
+    let name = user.user_name().to_owned();
+    Beside { resource_type: &USER_TYPE, id: user.id.clone(), revision: user.revision, name }
 }
 
 /// A user as they are now.
@@ -376,7 +358,7 @@ fn resource_of(
 ) -> Resource {
     let scim_url = gateway.scim_url.clone();
     let user = ShownUser { user, groups, approvers, scim_url };
-    if *projection == Projection::default_of(&USER_TYPE) {
+    if projection.is_default() {
         return Resource::User(Box::new(user));
     }
     let mut document = user.document();

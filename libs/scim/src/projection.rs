@@ -27,12 +27,6 @@ enum Selected {
 }
 
 impl Projection {
-    /// What a client sees who asks for nothing in particular.
-    #[must_use]
-    pub fn default_of(resource_type: &'static ResourceType) -> Self {
-        Self { resource_type, choice: Choice::Default }
-    }
-
     /// Reads the parameters `attributes` and `excludedAttributes`, names with commas between. Names
     /// that no schema declares select nothing.
     pub fn parse(
@@ -65,6 +59,12 @@ impl Projection {
             _ => Choice::Default,
         };
         Ok(Self { resource_type, choice })
+    }
+
+    /// Whether the client asks for nothing in particular.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        matches!(self.choice, Choice::Default)
     }
 
     /// Whether an answer can hold this attribute at all, so that it must be loaded: `members`, or

@@ -64,15 +64,6 @@ pub fn object(body: Value) -> Result<Object, Error> {
     }
 }
 
-/// The schemas that a document has attributes of: what `schemas` says (RFC 7643 §3).
-#[must_use]
-pub fn schemas_of(document: &Object, resource_type: &ResourceType) -> Vec<&'static str> {
-    let extensions = resource_type.extensions.iter().map(|schema| schema.id);
-    std::iter::once(resource_type.schema.id)
-        .chain(extensions.filter(|urn| document.contains_key(*urn)))
-        .collect()
-}
-
 /// Whether what a client sends of an attribute is kept at all.
 pub(crate) fn is_written(attribute: &Attribute) -> bool {
     attribute.name != "schemas"
