@@ -1,5 +1,7 @@
 //! Signing in with an identity provider.
 
+use std::time::{Duration, Instant};
+
 use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -8,6 +10,9 @@ use crate::support::browser::{Browser, Page, email};
 use crate::support::process::Process;
 use crate::support::provider::{CLIENT_ID, CLIENT_SECRET, Provider, another_key};
 use crate::support::system::{scratch, together};
+
+/// How long a line of the log may take to come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A gateway whose admins may sign in with a provider.
 struct Console {
@@ -116,8 +121,13 @@ async fn what_a_provider_does_not_vouch_for_signs_nobody_in() {
     refused("a token that has expired", json!({"exp": 1_000})).await;
     console.provider.signs_with(another_key());
     refused("a key that is not the provider's", json!({})).await;
+    // The answer may be here before the line that the process has written.
+    let deadline = Instant::now() + PATIENCE;
+    while !console.process.log().contains("its signature is not right") {
+        assert!(Instant::now() < deadline, "{}", console.process.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let log = console.process.log();
-    assert!(log.contains("its signature is not right"), "{log}");
     assert!(!log.contains(&ann), "no address is in the log");
 }
 
