@@ -86,6 +86,13 @@ async fn patch(client: &ScimClient, path: &str, operation: Value) -> Value {
     get(client, path).await
 }
 
+/// The parts of an attribute that are set one by one.
+fn parts_to_patch(attribute: &Value) -> Vec<&Value> {
+    let parts = attribute["subAttributes"].as_array().into_iter().flatten();
+    let is_single = attribute["multiValued"] == false;
+    parts.filter(|part| is_single && is_written(part) && part["name"] != "$ref").collect()
+}
+
 #[tokio::test]
 async fn every_declared_attribute_can_be_created_read_patched_and_removed() {
     for system in both() {
@@ -137,6 +144,17 @@ async fn every_declared_attribute_can_be_created_read_patched_and_removed() {
                         json!({"op": "replace", "path": format!("{urn}:{name}"), "value": value});
                     let patched = patch(&client, &path, replace).await;
                     assert!(holds(&at(&patched), &value), "{name}: {patched:#}");
+                    for part in parts_to_patch(attribute) {
+                        let part_name = part["name"].as_str().unwrap();
+                        let (part_path, value) =
+                            (format!("{urn}:{name}.{part_name}"), model(3).value(part));
+                        let replace = json!({"op": "replace", "path": part_path, "value": value});
+                        let patched = at(&patch(&client, &path, replace).await);
+                        assert!(holds(&patched[part_name], &value), "{part_path}: {patched:#}");
+                        let remove = json!({"op": "remove", "path": part_path});
+                        let patched = at(&patch(&client, &path, remove).await);
+                        assert_eq!(patched[part_name], Value::Null, "{part_path}");
+                    }
                     if attribute["required"] == false {
                         let remove = json!({"op": "remove", "path": format!("{urn}:{name}")});
                         let patched = patch(&client, &path, remove).await;

@@ -18,7 +18,7 @@ use muster_runtime::metrics::{self, Counted};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, UpDownCounter};
 use ring::digest::{SHA256, digest};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::Limits;
 use crate::failure::Failure;
@@ -30,6 +30,10 @@ const REMEMBERED: usize = 10_000;
 /// For how long an organisation counts as one that has requests.
 const LATELY: Duration = Duration::from_secs(1);
 
+/// How many lists of an organisation are made at once. More of them take as long one after another as
+/// all at once, when each takes as long as all.
+const LISTS: usize = 6;
+
 type Rates = RateLimiter<String, HashMapStateStore<String>, DefaultClock>;
 
 /// What is known of clients. One a gateway.
@@ -39,7 +43,7 @@ pub(crate) struct Admission {
     keys: Mutex<HashMap<[u8; 32], Known>>,
     organisation_rate: Option<Rates>,
     key_rate: Option<Rates>,
-    under_way: Mutex<HashMap<String, Arc<Semaphore>>>,
+    under_way: Mutex<HashMap<String, Arc<Places>>>,
     lately: Mutex<Lately>,
     lookups: Counter<u64>,
     waiting: UpDownCounter<i64>,
@@ -55,8 +59,28 @@ pub(crate) struct Known {
     until: Instant,
 }
 
+/// An organisation's places for requests that are under way.
+#[derive(Debug)]
+struct Places {
+    all: Arc<Semaphore>,
+    /// For those who list, among them.
+    lists: Semaphore,
+}
+
 /// A request's place among those of its organisation that are under way; it ends with the request.
-pub(crate) type Place = Arc<OwnedSemaphorePermit>;
+#[derive(Debug)]
+pub(crate) struct Place {
+    of: Arc<Places>,
+    _held: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Waits for the turn to make a list, which lasts until it is dropped.
+    pub(crate) async fn turn_to_list(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.of.lists.acquire().await.ok()
+    }
+}
 
 impl Admission {
     pub(crate) fn new(limits: Limits) -> Self {
@@ -114,7 +138,7 @@ impl Admission {
         &self,
         known: &Known,
         address: Option<IpAddr>,
-    ) -> Result<Place, Failure> {
+    ) -> Result<Arc<Place>, Failure> {
         let inside = |address: IpAddr| known.networks.iter().any(|net| net.contains(&address));
         if !known.networks.is_empty() && !address.is_some_and(inside) {
             return Err(Failure::new(
@@ -133,17 +157,21 @@ impl Admission {
             if under_way.len() >= REMEMBERED {
                 under_way.retain(|_, places| Arc::strong_count(places) > 1);
             }
-            let new = || Arc::new(Semaphore::new(self.limits.organisation_in_flight));
+            let new = || {
+                let all = Arc::new(Semaphore::new(self.limits.organisation_in_flight));
+                Arc::new(Places { all, lists: Semaphore::new(LISTS) })
+            };
             under_way.entry(id.clone()).or_insert_with(new).clone()
         };
-        let place = if let Ok(place) = places.clone().try_acquire_many_owned(share) {
-            Ok(place)
+        let all = places.all.clone();
+        let held = if let Ok(held) = all.clone().try_acquire_many_owned(share) {
+            Ok(held)
         } else {
             let _waits = Counted::begin(&self.waiting);
-            places.acquire_many_owned(share).await
+            all.acquire_many_owned(share).await
         };
         let closed = |_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping");
-        place.map(Arc::new).map_err(closed)
+        held.map(|held| Arc::new(Place { of: places, _held: held })).map_err(closed)
     }
 
     /// How many of its organisation's places a request takes: one, or so many while others have
@@ -289,6 +317,27 @@ mod tests {
         let other = Known { organisation, ..known.clone() };
         assert_eq!(fits(&other).await, 2);
         assert_eq!(fits(&known).await, 2);
+    }
+
+    #[tokio::test]
+    async fn the_first_list_over_those_at_once_waits_and_another_organisations_does_not() {
+        let (admission, known) = admission(Limits::default());
+        let place = async |known: &Known| {
+            let address = "203.0.113.9".parse().ok();
+            admission.admit(known, address).await.map_err(|Failure(error)| error.status).unwrap()
+        };
+        let place_here = place(&known).await;
+        let mut turns: Vec<_> =
+            (0..LISTS).map(|_| place_here.turn_to_list().now_or_never()).collect();
+        assert!(turns.iter().all(Option::is_some));
+        assert!(place_here.turn_to_list().now_or_never().is_none());
+        // Another request of the organisation waits as well.
+        assert!(place(&known).await.turn_to_list().now_or_never().is_none());
+        let organisation = Organisation { id: "p".into(), ..Organisation::default() };
+        let other = Known { organisation, ..known.clone() };
+        assert!(place(&other).await.turn_to_list().now_or_never().is_some());
+        turns.pop();
+        assert!(place_here.turn_to_list().now_or_never().is_some());
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Who is calling: the API key in the `Authorization` header.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, StatusCode, header, request};
 use muster_proto::feed::v1::{Actor, actor};
 use muster_proto::identity::v1::{
     AuthenticateApiKeyRequest, AuthenticateApiKeyResponse, Organisation, UnknownMembers,
 };
+use tokio::sync::SemaphorePermit;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -20,13 +23,18 @@ pub(crate) struct Client {
     pub organisation: Organisation,
     pub api_key_id: String,
     /// Held until the request is answered.
-    _place: Place,
+    place: Arc<Place>,
 }
 
 impl Client {
     /// Whom the changes that it makes are by.
     pub(crate) fn actor(&self) -> Actor {
         Actor { kind: Some(actor::Kind::ApiKeyId(self.api_key_id.clone())) }
+    }
+
+    /// Waits for the turn to make a list, which lasts until it is dropped.
+    pub(crate) async fn turn_to_list(&self) -> Option<SemaphorePermit<'_>> {
+        self.place.turn_to_list().await
     }
 
     /// Whether a member who is no user fails a request.
@@ -57,7 +65,7 @@ impl FromRequestParts<Gateway> for Client {
         let address = client_address::of(parts, gateway);
         let place = gateway.admission.admit(&known, address).await?;
         let Known { api_key_id, organisation, .. } = known;
-        Ok(Self { organisation, api_key_id, _place: place })
+        Ok(Self { organisation, api_key_id, place })
     }
 }
 

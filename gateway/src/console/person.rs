@@ -213,8 +213,8 @@ async fn set_active(
     let before = read(&gateway, &signed, id).await?;
     let active = press.active == "yes";
     let user = User { active: Some(active), revision: press.revision, ..before };
-    let request =
-        UpdateUserRequest { user: Some(user), assign_defaults: false, actor: Some(signed.actor()) };
+    let actor = Some(signed.actor());
+    let request = UpdateUserRequest { user: Some(user), actor, ..UpdateUserRequest::default() };
     let user = gateway.parts.users.clone().update_user(request).await?.into_inner();
     gateway.parts.settled(&user).await;
     let done = if active { "reactivated" } else { "deactivated" };

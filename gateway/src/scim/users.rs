@@ -15,12 +15,16 @@ use muster_proto::identity::v1::{
     CreateUserRequest, DeleteUserRequest, ListUsersRequest, UpdateUserRequest, User,
 };
 use muster_scim::list::Cursors;
+use muster_scim::patch::Assignments;
+use muster_scim::path::AttributePath;
 use muster_scim::projection::Projection;
 use muster_scim::schema::{MUSTER_USER, USER_TYPE};
 use muster_scim::{caseless, patch, resource};
+use prost_types::FieldMask;
 use serde_json::Value;
 use tonic::{Code, Status};
 
+use super::filter::field;
 use super::resource::{Beside, Resource};
 use super::search::Found;
 use super::user_json::{DeclaredApprovers, ShownUser, from_scim, to_scim};
@@ -77,6 +81,7 @@ pub(super) async fn find(
         order_by: asked.order_by.clone(),
         total_only: count == 0,
     };
+    let _turn = client.turn_to_list().await;
     let page = gateway.parts.users.clone().list_users(request).await?.into_inner();
     let cursors = Cursors { next: page.next_page_token, previous: page.previous_page_token };
     let resources = render(gateway, &asked.projection, page.users).await?;
@@ -148,8 +153,12 @@ pub(super) async fn replace(
         revision,
         ..from_scim(&document)
     };
-    let request =
-        UpdateUserRequest { user: Some(user), assign_defaults: true, actor: Some(client.actor()) };
+    let request = UpdateUserRequest {
+        user: Some(user),
+        assign_defaults: true,
+        actor: Some(client.actor()),
+        ..UpdateUserRequest::default()
+    };
     let user = gateway.parts.users.clone().update_user(request).await?.into_inner();
     written(&gateway, &asked.projection, StatusCode::OK, user).await
 }
@@ -166,6 +175,9 @@ pub(super) async fn patch(
     let id = id(path, "user")?;
     let expected = expected(&gateway, &client, &id, &headers).await?;
     let operations = patch::parse(body(request, gateway.limits).await?, &gateway.limits.scim)?;
+    if let Some(user) = assign(&gateway, &client, &id, expected, &operations).await? {
+        return written(&gateway, &asked.projection, StatusCode::OK, user).await;
+    }
     for attempt in 1.. {
         let before = read(&gateway, &client, id.clone()).await?;
         if expected != 0 && expected != before.revision {
@@ -185,6 +197,41 @@ pub(super) async fn patch(
         }
     }
     Err(Status::unavailable("").into())
+}
+
+/// Makes operations that only assign single values, whatever the user has: nobody reads them first.
+/// None where there are others.
+async fn assign(
+    gateway: &Gateway,
+    client: &Client,
+    id: &str,
+    expected: i64,
+    operations: &[patch::Operation],
+) -> Result<Option<User>, Failure> {
+    let assignments = patch::assignments(operations, &USER_TYPE, &gateway.limits.scim);
+    let Some(Assignments { targets, document }) = assignments else { return Ok(None) };
+    let paths: Option<Vec<String>> = targets.iter().map(field_set).collect();
+    let Some(paths) = paths else { return Ok(None) };
+    let user = User {
+        organisation_id: client.organisation.id.clone(),
+        id: id.to_owned(),
+        revision: expected,
+        ..from_scim(&document)
+    };
+    let request = UpdateUserRequest {
+        user: Some(user),
+        update_mask: Some(FieldMask { paths }),
+        actor: Some(client.actor()),
+        ..UpdateUserRequest::default()
+    };
+    Ok(Some(gateway.parts.users.clone().update_user(request).await?.into_inner()))
+}
+
+/// The field of identity's message that keeps what a client sets of an attribute.
+fn field_set(path: &AttributePath) -> Option<String> {
+    let field = field(path)?;
+    // What is answered of it follows from what is set.
+    Some(if field == "content_region" { "country_code".to_owned() } else { field })
 }
 
 /// Applies operations to the user as read, and writes the whole with the revision that was read.
@@ -215,8 +262,8 @@ async fn patch_once(
         ..from_scim(&document)
     };
     declared.restore(&mut user.declared_approvers);
-    let request =
-        UpdateUserRequest { user: Some(user), assign_defaults: false, actor: Some(client.actor()) };
+    let actor = Some(client.actor());
+    let request = UpdateUserRequest { user: Some(user), actor, ..UpdateUserRequest::default() };
     Ok(Ok(gateway.parts.users.clone().update_user(request).await?.into_inner()))
 }
 

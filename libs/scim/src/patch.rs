@@ -124,13 +124,39 @@ pub fn apply(
     resource_type: &'static ResourceType,
     limits: &Limits,
 ) -> Result<(), Error> {
-    let mut patch =
-        Patch { document: document.clone(), resource_type, comparisons: 0, limits: *limits };
+    let mut patch = Patch::new(document.clone(), resource_type, limits);
     for operation in operations {
         patch.apply(operation)?;
     }
     *document = patch.document;
     Ok(())
+}
+
+/// What operations do, whatever the document is that they are applied to.
+#[derive(Debug, PartialEq)]
+pub struct Assignments {
+    /// The single values that they set or unassign.
+    pub targets: Vec<AttributePath>,
+    /// A document of those that they set.
+    pub document: Object,
+}
+
+/// What operations assign, where they do nothing but assign single values; none where what comes of
+/// them depends on the document, or one is refused.
+#[must_use]
+pub fn assignments(
+    operations: &[Operation],
+    resource_type: &'static ResourceType,
+    limits: &Limits,
+) -> Option<Assignments> {
+    let mut patch = Patch::new(Object::new(), resource_type, limits);
+    patch.assigned = Some(Vec::new());
+    for operation in operations {
+        patch.apply(operation.clone()).ok()?;
+        patch.assigned.as_ref()?;
+    }
+    let targets = patch.assigned.filter(|targets| !targets.is_empty())?;
+    Some(Assignments { targets, document: patch.document })
 }
 
 /// A PATCH under way.
@@ -140,9 +166,16 @@ struct Patch {
     /// How many comparisons with values there have been.
     comparisons: usize,
     limits: Limits,
+    /// The single values that have been set or unassigned; none from when anything else has been, or
+    /// where nobody asks.
+    assigned: Option<Vec<AttributePath>>,
 }
 
 impl Patch {
+    fn new(document: Object, resource_type: &'static ResourceType, limits: &Limits) -> Self {
+        Self { document, resource_type, comparisons: 0, limits: *limits, assigned: None }
+    }
+
     fn apply(&mut self, operation: Operation) -> Result<(), Error> {
         let Operation { kind, path, value } = operation;
         let value = value.unwrap_or(Value::Null);
@@ -214,6 +247,7 @@ impl Patch {
     ) -> Result<(), Error> {
         match value {
             Value::Null => {
+                self.assigned = None;
                 self.document.remove(extension.id);
                 Ok(())
             }
@@ -247,6 +281,10 @@ impl Patch {
         value: Value,
     ) -> Result<(), Error> {
         let attribute = path.attribute;
+        if attribute.multi_valued || path.target().kind == Type::Complex {
+            self.assigned = None;
+        }
+        self.assigned.iter_mut().for_each(|assigned| assigned.push(*path));
         let current = target::take(&mut self.document, path.extension, attribute);
         let new = match (attribute.multi_valued, path.sub_attribute) {
             (true, _) => {

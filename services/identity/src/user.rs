@@ -163,6 +163,42 @@ fn search(user: &User) -> Value {
     search
 }
 
+/// A user of whom the fields that a mask names are as in an update, and all others as they were.
+pub fn masked(mut user: User, update: &User, mask: &[String]) -> Result<User, Error> {
+    macro_rules! replace {
+        ($path:expr, $($field:ident),*; $($whole:ident { $($part:ident),* }),*) => {
+            match $path {
+                $(stringify!($field) => user.$field.clone_from(&update.$field),)*
+                $($(concat!(stringify!($whole), ".", stringify!($part)) => {
+                    let part = update.$whole.as_ref().and_then(|whole| whole.$part.clone());
+                    user.$whole.get_or_insert_default().$part = part;
+                    // What has no part left is not there.
+                    user.$whole.take_if(|whole| *whole == Default::default());
+                })*)*
+                other => {
+                    let description = format!("names {other:?}, which no client may set");
+                    return Err(Error::Invalid { field: "update_mask", description });
+                }
+            }
+        };
+    }
+    for path in mask {
+        replace!(path.as_str(),
+            user_name, external_id, active, name, display_name, nick_name, profile_url, title,
+            user_type, preferred_language, locale, timezone, emails, phone_numbers, ims, photos,
+            addresses, entitlements, roles, x509_certificates, enterprise, declared_approvers,
+            country_code, custom_field_1, custom_field_2, custom_field_3;
+            name {
+                formatted, family_name, given_name, middle_name, honorific_prefix, honorific_suffix
+            },
+            enterprise {
+                employee_number, cost_center, organization, division, department, manager_id
+            }
+        );
+    }
+    Ok(user)
+}
+
 /// Fills in what we compute of a user.
 pub fn fill_computed(user: &mut User, default_locale: &str) {
     user.set_content_region(content_region::of(user.country_code.as_deref().unwrap_or("QQ")));
@@ -234,6 +270,8 @@ fn too_long(field: &'static str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::identity::v1::Name;
+
     use super::*;
 
     fn email(value: &str, kind: Option<&str>, primary: bool) -> MultiValue {
@@ -310,6 +348,45 @@ mod tests {
             prepared.document.declared_approvers,
             ["B@x.example", "a@x.example", "not an address"]
         );
+    }
+
+    #[test]
+    fn of_a_user_only_what_a_mask_names_is_replaced() {
+        let name = |given: Option<&str>, family: Option<&str>| {
+            Some(Name {
+                given_name: given.map(Into::into),
+                family_name: family.map(Into::into),
+                ..Name::default()
+            })
+        };
+        let old = User {
+            active: Some(true),
+            title: Some("Engineer".into()),
+            name: name(Some("Ann"), Some("Bell")),
+            ..ann()
+        };
+        let update = User { name: name(None, Some("Cole")), nick_name: Some("An".into()), ..ann() };
+        let masked = |mask: &[&str]| {
+            let mask: Vec<String> = mask.iter().map(ToString::to_string).collect();
+            masked(old.clone(), &update, &mask)
+        };
+        assert_eq!(
+            masked(&["active", "nick_name", "name.family_name"]).unwrap(),
+            User {
+                active: None,
+                nick_name: Some("An".into()),
+                name: name(Some("Ann"), Some("Cole")),
+                ..old.clone()
+            }
+        );
+        assert_eq!(masked(&["name"]).unwrap(), User { name: update.name.clone(), ..old.clone() });
+        // A part that is unassigned is not left over as an empty whole, nor one that was not there.
+        let parts = ["name.given_name", "enterprise.department"];
+        let other = masked(&parts).unwrap();
+        assert_eq!((other.name, other.enterprise), (name(None, Some("Bell")), None));
+        for path in ["revision", "id", "content_region", "shoe_size", "name.shoe_size", "*", ""] {
+            assert!(masked(&[path]).unwrap_err().to_string().contains(path), "{path}");
+        }
     }
 
     #[test]

@@ -162,8 +162,8 @@ pub(super) async fn save(
             return page_with(StatusCode::UNPROCESSABLE_ENTITY, &edit);
         }
     };
-    let request =
-        UpdateUserRequest { user: Some(user), assign_defaults: false, actor: Some(signed.actor()) };
+    let actor = Some(signed.actor());
+    let request = UpdateUserRequest { user: Some(user), actor, ..UpdateUserRequest::default() };
     match gateway.parts.users.clone().update_user(request).await {
         Ok(user) => {
             let user = user.into_inner();

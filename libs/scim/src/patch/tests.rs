@@ -23,8 +23,39 @@ fn patched(operations: Value) -> Result<Value, Error> {
     let mut document = ann().as_object().unwrap().clone();
     let operations =
         parse(json!({"schemas": [SCHEMA], "Operations": operations}), &Limits::DEFAULT)?;
-    apply(&mut document, operations, &USER_TYPE, &Limits::DEFAULT)?;
+    let assigned = assignments(&operations, &USER_TYPE, &Limits::DEFAULT)
+        .map(|assignments| assigned(&document, &assignments));
+    let applied = apply(&mut document, operations, &USER_TYPE, &Limits::DEFAULT);
+    if let Some(assigned) = assigned {
+        assert_eq!(assigned, document, "{applied:?}");
+    }
+    applied?;
     Ok(Value::Object(document))
+}
+
+/// A document with what operations assign, as a service does that has the document.
+fn assigned(document: &Object, assignments: &Assignments) -> Object {
+    let mut document = document.clone();
+    for target in &assignments.targets {
+        let AttributePath { extension, attribute, sub_attribute } = *target;
+        let mut theirs = assignments.document.clone();
+        let new = target::take(&mut theirs, extension, attribute);
+        let mut old = target::take(&mut document, extension, attribute);
+        let whole = if let Some(part) = sub_attribute {
+            let old = old.get_or_insert_with(|| json!({})).as_object_mut().unwrap();
+            match new.as_ref().and_then(|new| new.get(part.name)) {
+                Some(new) => old.insert(part.name.into(), new.clone()),
+                None => old.remove(part.name),
+            };
+            Some(Value::Object(old.clone())).filter(|whole| *whole != json!({}))
+        } else {
+            new
+        };
+        if let Some(whole) = whole {
+            target::put(&mut document, extension, attribute, whole);
+        }
+    }
+    document
 }
 
 fn refused(operations: Value) -> ScimType {
@@ -45,6 +76,56 @@ fn deactivation_comes_with_and_without_a_path_and_as_a_string() {
         json!({"op": "add", "path": "ACTIVE", "value": "false"}),
     ] {
         assert_eq!(at("/active", operation), json!(false));
+    }
+}
+
+#[test]
+fn operations_that_only_assign_single_values_do_so_whatever_the_document_is() {
+    let assigned = |operations: Value| {
+        let operations = parse(json!({"Operations": operations}), &Limits::DEFAULT).unwrap();
+        let assignments = assignments(&operations, &USER_TYPE, &Limits::DEFAULT)?;
+        let targets = assignments.targets.iter().map(ToString::to_string).collect::<Vec<_>>();
+        Some((targets.join(" "), Value::Object(assignments.document)))
+    };
+    let some = |targets: &str, document: Value| Some((targets.to_owned(), document));
+    for (operations, expected) in [
+        (
+            json!([{"op": "replace", "value": {"active": false}}]),
+            some("active", json!({"active": false})),
+        ),
+        (
+            json!([
+                {"op": "replace", "path": "title", "value": "x"},
+                {"op": "remove", "path": "name.givenName"},
+                {"op": "add", "path": "name.familyName", "value": "Cole"},
+                {"op": "remove", "path": "title"},
+            ]),
+            some(
+                "title name.givenName name.familyName title",
+                json!({"name": {"familyName": "Cole"}}),
+            ),
+        ),
+        (
+            json!([{"op": "add", "value": {"title": "x", "id": "ignored", "shoeSize": 44,
+                (ENTERPRISE): {"department": "d"}}}]),
+            some(
+                &format!("title {ENTERPRISE}:department"),
+                json!({"title": "x", (ENTERPRISE): {"department": "d"}}),
+            ),
+        ),
+        // What becomes of these depends on what is there.
+        (json!([{"op": "replace", "path": "name", "value": {"givenName": "A"}}]), None),
+        (json!([{"op": "add", "path": "emails", "value": [{"value": "a@x.example"}]}]), None),
+        (json!([{"op": "replace", "path": "emails[type eq \"home\"].value", "value": "a"}]), None),
+        (json!([{"op": "remove", "path": ENTERPRISE}]), None),
+        (json!([{"op": "replace", "value": {"active": false, "emails": []}}]), None),
+        // It is refused.
+        (json!([{"op": "replace", "path": "active", "value": "maybe"}]), None),
+        // Nothing is set.
+        (json!([{"op": "replace", "value": {"id": "ignored"}}]), None),
+        (json!([{"op": "replace", "path": "password", "value": "x"}]), None),
+    ] {
+        assert_eq!(assigned(operations.clone()), expected, "{operations}");
     }
 }
 
@@ -335,10 +416,13 @@ proptest! {
             json!([[[]]]), json!({"emails": {"value": 1}}),
         ]),
     ) {
+        let operation = json!({"op": kind, "path": path, "value": value});
+        // What it only assigns is the same as when it is applied.
+        let _either = patched(json!([operation]));
         for resource_type in [&USER_TYPE, &GROUP_TYPE] {
             let before = ann().as_object().unwrap().clone();
             let mut document = before.clone();
-            let body = json!({"Operations": [{"op": kind, "path": path, "value": value}]});
+            let body = json!({"Operations": [operation]});
             if parse(body, &Limits::DEFAULT).and_then(|ops| apply(&mut document, ops, resource_type, &Limits::DEFAULT)).is_err() {
                 prop_assert_eq!(document, before);
             }

@@ -159,11 +159,17 @@ impl UserService for Identity {
         let request = request.into_inner();
         let user = required("user", request.user)?;
         let organisation = organisation_id(&user.organisation_id)?;
+        let mask = request.update_mask.unwrap_or_default().paths;
+        if request.assign_defaults && !mask.is_empty() {
+            let description = "is true beside an update_mask; send one of them".into();
+            return Err(Error::Invalid { field: "assign_defaults", description }.into());
+        }
         let update = store::Update {
             organisation,
             id: user_id(&user.id)?,
             expected: Revision::expected(user.revision),
             assign_defaults: request.assign_defaults,
+            mask,
             actor: actor(request.actor)?,
             now: clock::now(),
             user,

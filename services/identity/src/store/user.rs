@@ -11,7 +11,9 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use crate::Error;
-use crate::user::{Prepared, Write, fill_computed, is_rehire, prepare, primary_email, released};
+use crate::user::{
+    Prepared, Write, fill_computed, is_rehire, masked, prepare, primary_email, released,
+};
 
 /// Selects stored users of the organisation `$1` of whom a condition is true; `u` is the user.
 macro_rules! rows {
@@ -350,6 +352,8 @@ pub(crate) struct Update {
     pub user: User,
     pub expected: Option<Revision>,
     pub assign_defaults: bool,
+    /// The fields to replace; all where there are none.
+    pub mask: Vec<String>,
     pub actor: Actor,
     pub now: OffsetDateTime,
 }
@@ -363,7 +367,12 @@ impl Update {
         } else {
             Write::Exact
         };
-        prepare(self.user.clone(), &rule, &old.default_locale)
+        let user = if self.mask.is_empty() {
+            self.user.clone()
+        } else {
+            masked(old.document.0.clone(), &self.user, &self.mask)?
+        };
+        prepare(user, &rule, &old.default_locale)
     }
 }
 
