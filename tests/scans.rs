@@ -33,6 +33,10 @@ const LARGE: [(&str, &str); 5] = [
     ("AS \"inactive_count!\"", "the inactive members of a page of groups are counted"),
 ];
 
+/// Pages by index, the second without a next one.
+const MIDDLE: &str = "/Users?startIndex=90001&count=100";
+const LAST: &str = "/Users?startIndex=99901&count=200";
+
 /// What operators ask for that looks at all there is: an erasure at the log, in ranges, and what
 /// compares or counts an organisation.
 const OPERATORS: [&str; 3] = ["/EraseUser", "/Recount", "/Reconcile"];
@@ -104,6 +108,8 @@ fn paths(prefix: &str) -> Vec<String> {
     paths.extend([
         "/Users?startIndex=1&count=100".to_owned(),
         "/Users?startIndex=90101&count=100".to_owned(),
+        MIDDLE.to_owned(),
+        LAST.to_owned(),
         "/Users?cursor&count=100".to_owned(),
         format!("/Users/{person}"),
         "/Groups?startIndex=1&count=100&excludedAttributes=members".to_owned(),
@@ -122,9 +128,12 @@ async fn no_request_reads_a_table_of_an_organisation() {
     for table in ["identity.users", "identity.listed_user", "groups.membership"] {
         run_sql(&postgres, &format!("VACUUM ANALYZE {table}"));
     }
-    // Whoever asks for a page in the middle of nowhere has it counted off, and the next one not.
-    let middle = here.tenant.client.get("/Users?startIndex=90001&count=100").await.unwrap();
-    assert_eq!(middle.status, 200, "{}", middle.text);
+    // Whoever asks for a page in the middle of nowhere has it counted off; then the next one is not,
+    // nor the same once more.
+    for page in [MIDDLE, LAST] {
+        let page = here.tenant.client.get(page).await.unwrap();
+        assert_eq!(page.status, 200, "{}", page.text);
+    }
     // New connections explain; those that are open are ended.
     for setting in [
         "session_preload_libraries = 'auto_explain'",

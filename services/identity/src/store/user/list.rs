@@ -6,6 +6,7 @@ use muster_runtime::feed::{self, Head};
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use sqlx::types::Json;
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row as _};
+use uuid::Uuid;
 
 use super::Row;
 use super::places::{Place, Places};
@@ -72,7 +73,7 @@ pub(crate) async fn list(
     if let Some(before) = listing.before {
         query.push(" AND u.user_id < ").push_bind(before);
     }
-    let mut skip = listing.skip;
+    let (mut skip, mut passed) = (listing.skip, 0);
     if by_place && skip > 0 {
         let place = places.before(connection, organisation, skip, head.position).await?;
         // Counted off in the index, without a look at those who are passed over.
@@ -84,8 +85,8 @@ pub(crate) async fn list(
         if let Some(place) = place {
             query.push(" AND p.user_id > ").push_bind(place.last);
         }
-        let rest = skip - place.map_or(0, |place| place.count);
-        query.push(" ORDER BY p.user_id LIMIT 1 OFFSET ").push_bind(rest).push(")");
+        passed = skip - place.map_or(0, |place| place.count);
+        query.push(" ORDER BY p.user_id LIMIT 1 OFFSET ").push_bind(passed).push(")");
         skip = 0;
     }
     query.push(" ORDER BY ");
@@ -111,12 +112,22 @@ pub(crate) async fn list(
     if listing.before.is_some() {
         page.users.reverse();
     }
+    let id = |user: Option<&User>| user.and_then(|user| user.id.parse::<UserId>().ok());
+    let remember = |count, last| {
+        places.remember(organisation, Place { count, last, head: head.position });
+    };
+    if passed > listing.limit
+        && let Some(first) = id(page.users.first())
+    {
+        // Just before the first: nobody is between.
+        let before = Uuid::from_u128(first.uuid().as_u128().saturating_sub(1));
+        remember(listing.skip, before.into());
+    }
     if by_place
         && page.more
-        && let Some(last) = page.users.last().and_then(|user| user.id.parse().ok())
+        && let Some(last) = id(page.users.last())
     {
-        let count = listing.skip + listing.limit;
-        places.remember(organisation, Place { count, last, head: head.position });
+        remember(listing.skip + listing.limit, last);
     }
     Ok(page)
 }

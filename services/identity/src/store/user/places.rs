@@ -1,5 +1,6 @@
 //! Where pages by index ended lately, so that the next one is read from there: page 1,000 of an
-//! import costs what its first page does.
+//! import costs what its first page does. And where one began to which many were counted off, so that
+//! it is not done again.
 //!
 //! A place says that at a change of the feed so many users had ids up to `last`. What was created and
 //! deleted since then is added and taken away, so it is exact; where no place is known, in another
@@ -12,19 +13,19 @@ use muster_runtime::feed::Position;
 use muster_runtime::id::{OrganisationId, UserId};
 use sqlx::PgConnection;
 
-/// How many places of an organisation are known.
-const MOST_PLACES: usize = 32;
+/// How many places of an organisation are known: enough for any page to be near one.
+const MOST_PLACES: usize = 128;
 /// How many organisations have places.
 const MOST_ORGANISATIONS: usize = 1_024;
 /// After how many changes a place is forgotten.
 const MOST_CHANGES: i64 = 1_000;
 
-/// An end of a page.
+/// An end of a page, or where one begins.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     /// How many users there are up to it.
     pub count: i64,
-    /// The last of them.
+    /// The last of them, or an id between that and the next.
     pub last: UserId,
     /// The feed's newest change then.
     pub head: Position,
@@ -79,7 +80,7 @@ impl Places {
         places.max_by_key(|place| place.count).copied()
     }
 
-    /// Remembers where a page ended.
+    /// Remembers a place.
     pub(super) fn remember(&self, organisation: OrganisationId, place: Place) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST_ORGANISATIONS && !all.contains_key(&organisation) {
