@@ -339,13 +339,21 @@ pub(crate) fn target() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned()
 }
 
-/// A folder for this run's files, made anew.
+/// A folder for this run's files, made anew. Those of runs that have ended are there for whoever asks
+/// why one failed, until the next one begins.
 pub(crate) fn scratch() -> PathBuf {
     static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
     SCRATCH
         .get_or_init(|| {
-            let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-                .join(format!("e2e-{}", std::process::id()));
+            let runs = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+            for run in std::fs::read_dir(&runs).into_iter().flatten().flatten() {
+                if let Some(process) = run.file_name().to_string_lossy().strip_prefix("e2e-")
+                    && !PathBuf::from("/proc").join(process).exists()
+                {
+                    drop(std::fs::remove_dir_all(run.path()));
+                }
+            }
+            let folder = runs.join(format!("e2e-{}", std::process::id()));
             std::fs::create_dir_all(&folder).unwrap();
             folder
         })
