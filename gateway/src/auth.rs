@@ -8,7 +8,6 @@ use muster_proto::feed::v1::{Actor, actor};
 use muster_proto::identity::v1::{
     AuthenticateApiKeyRequest, AuthenticateApiKeyResponse, Organisation, UnknownMembers,
 };
-use tokio::sync::SemaphorePermit;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -23,18 +22,13 @@ pub(crate) struct Client {
     pub organisation: Organisation,
     pub api_key_id: String,
     /// Held until the request is answered.
-    place: Arc<Place>,
+    pub place: Arc<Place>,
 }
 
 impl Client {
     /// Whom the changes that it makes are by.
     pub(crate) fn actor(&self) -> Actor {
         Actor { kind: Some(actor::Kind::ApiKeyId(self.api_key_id.clone())) }
-    }
-
-    /// Waits for the turn to make a list, which lasts until it is dropped.
-    pub(crate) async fn turn_to_list(&self) -> Option<SemaphorePermit<'_>> {
-        self.place.turn_to_list().await
     }
 
     /// Whether a member who is no user fails a request.

@@ -15,6 +15,7 @@ use http::StatusCode;
 use muster_proto::identity::v1::{
     GetUserRequest, ListProvisioningLogRequest, ReleaseUserNameRequest, UpdateUserRequest, User,
 };
+use prost_types::FieldMask;
 use serde::Deserialize;
 use tonic::Status;
 
@@ -210,11 +211,20 @@ async fn set_active(
     Path(id): Path<String>,
     Form(press): Form<Press>,
 ) -> Result<Response, Problem> {
-    let before = read(&gateway, &signed, id).await?;
     let active = press.active == "yes";
-    let user = User { active: Some(active), revision: press.revision, ..before };
-    let actor = Some(signed.actor());
-    let request = UpdateUserRequest { user: Some(user), actor, ..UpdateUserRequest::default() };
+    let user = User {
+        organisation_id: signed.organisation_id().to_owned(),
+        id,
+        revision: press.revision,
+        active: Some(active),
+        ..User::default()
+    };
+    let request = UpdateUserRequest {
+        user: Some(user),
+        update_mask: Some(FieldMask { paths: vec!["active".to_owned()] }),
+        actor: Some(signed.actor()),
+        ..UpdateUserRequest::default()
+    };
     let user = gateway.parts.users.clone().update_user(request).await?.into_inner();
     gateway.parts.settled(&user).await;
     let done = if active { "reactivated" } else { "deactivated" };

@@ -61,7 +61,7 @@ pub(super) async fn find(
         total_only: count == 0,
         view: view(&asked.projection).into(),
     };
-    let _turn = client.turn_to_list().await;
+    let _turn = client.place.turn_to_list().await;
     let page = gateway.parts.groups.clone().list_groups(request).await?.into_inner();
     let total = u64::try_from(page.total_size).unwrap_or_default();
     let cursors = Cursors { next: page.next_page_token, previous: page.previous_page_token };

@@ -81,7 +81,7 @@ pub(super) async fn find(
         order_by: asked.order_by.clone(),
         total_only: count == 0,
     };
-    let _turn = client.turn_to_list().await;
+    let _turn = client.place.turn_to_list().await;
     let page = gateway.parts.users.clone().list_users(request).await?.into_inner();
     let cursors = Cursors { next: page.next_page_token, previous: page.previous_page_token };
     let resources = render(gateway, &asked.projection, page.users).await?;

@@ -283,8 +283,9 @@ impl Patch {
         let attribute = path.attribute;
         if attribute.multi_valued || path.target().kind == Type::Complex {
             self.assigned = None;
+        } else if let Some(assigned) = &mut self.assigned {
+            assigned.push(*path);
         }
-        self.assigned.iter_mut().for_each(|assigned| assigned.push(*path));
         let current = target::take(&mut self.document, path.extension, attribute);
         let new = match (attribute.multi_valued, path.sub_attribute) {
             (true, _) => {
