@@ -56,4 +56,5 @@ mod set_up;
 mod settings;
 mod statements;
 mod telemetry;
+mod words;
 mod writes_together;

@@ -220,7 +220,8 @@ fn tables(text: &str) -> BTreeSet<String> {
         .collect();
     let named =
         words.windows(2).filter(|pair| ["FROM", "JOIN", "INTO", "UPDATE"].contains(&pair[0]));
-    named.map(|pair| pair[1].rsplit('.').next().unwrap_or_default().to_owned()).collect()
+    let named = named.map(|pair| pair[1].rsplit('.').next().unwrap_or_default().to_owned());
+    named.filter(|name| name != "SELECT").collect()
 }
 
 #[tokio::test]
@@ -231,6 +232,8 @@ async fn no_statement_of_any_store_finds_anything_without_its_organisation() {
     let open = |statement: &Statement| {
         let tables = tables(&statement.text);
         !tables.is_empty() && tables.iter().all(|table| OPEN.contains(&&**table))
+            // It says how many pages of an index it has worked off.
+            || statement.text == "SELECT identity.index_words()"
     };
     let closed: Vec<&Statement> = without.iter().filter(|statement| !open(statement)).collect();
     assert!(closed.is_empty(), "{closed:#?}");

@@ -17,6 +17,10 @@ END $$;
 ALTER ROLE muster_searcher LOGIN;
 ALTER ROLE muster_sign_in LOGIN;
 
+-- Nobody works off what the index of words of a worker has not taken yet but whoever writes: often,
+-- and little at a time.
+ALTER INDEX identity.listed_user_words SET (gin_pending_list_limit = 256);
+
 -- A slug is an organisation's alone, so the organisations are on every node.
 SELECT create_reference_table('identity.organisation');
 

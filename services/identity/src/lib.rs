@@ -13,6 +13,7 @@ pub mod secret;
 pub mod session;
 mod store;
 pub mod user;
+mod words;
 mod writes;
 
 use muster_proto::identity::v1::admin_service_server::AdminServiceServer;
@@ -78,6 +79,7 @@ pub async fn start(
     database.migrated(MIGRATOR.iter().map(|migration| migration.version).max()).await?;
     let feed = Feed::open("identity", database.clone(), life.clone(), feed).await?;
     life.spawn(provisioning_log::prune_for_ever(database.clone(), log, life.clone()));
+    life.spawn(words::index_for_ever(database.clone(), life.clone()));
     let passwords = Passwords::new(sign_ins_at_once);
     let places = store::user::Places::default();
     let writer = Writer { database: database.clone(), feed: feed.clone() };

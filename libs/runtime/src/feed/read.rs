@@ -15,6 +15,8 @@ use crate::postgres::Database;
 
 /// How many changes are read at once.
 pub(super) const BATCH: usize = 500;
+/// How many of the newest changes are looked at for who has moved: what is written in a second, about.
+const MOVED: i64 = 2_000;
 /// How many connections readers take at most: half of a service's.
 const AT_ONCE: usize = 8;
 
@@ -172,16 +174,20 @@ pub(super) async fn organisations(
     sqlx::query_scalar("SELECT organisation_id FROM feed_lock").fetch_all(connection).await
 }
 
-/// The organisations with changes written since then, and the newest of each.
+/// The organisations that the newest changes are of, of those written since then, and the newest
+/// sequence of each.
 pub(super) async fn moved(
     connection: &mut PgConnection,
     since: OffsetDateTime,
 ) -> Result<Vec<(OrganisationId, i64)>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT organisation_id, max(sequence) FROM feed_position
-          WHERE written_at > $1 GROUP BY organisation_id",
+        "SELECT organisation_id, max(sequence)
+           FROM (SELECT organisation_id, sequence FROM feed_position
+                  WHERE written_at > $1 ORDER BY written_at DESC LIMIT $2) AS lately
+          GROUP BY organisation_id",
     )
     .bind(since)
+    .bind(MOVED)
     .fetch_all(connection)
     .await
 }

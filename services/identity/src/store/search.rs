@@ -118,20 +118,35 @@ async fn select(
     source: &Source,
     limit: usize,
 ) -> Result<Vec<UserId>, sqlx::Error> {
-    let mut query = QueryBuilder::new("SELECT l.user_id FROM identity.listed_user AS l");
+    // Those who are named are found first, and put in order then: nobody reads everybody in order,
+    // to look whether they are named.
+    let mut query = QueryBuilder::new(match search.among {
+        Some(_) => "WITH among AS MATERIALIZED (SELECT l.user_id FROM identity.listed_user AS l",
+        None => "SELECT l.user_id FROM identity.listed_user AS l",
+    });
     if let Source::Words = source {
         query.push(" JOIN identity.users_with_words(").push_bind(search.query.keys.clone());
         query.push(") AS named (user_id) ON named.user_id = l.user_id");
     }
     query.push(" WHERE l.organisation_id = ").push_bind(organisation);
     push_condition(&mut query, organisation, search);
-    if let Source::Through(end) = source {
-        query.push(if search.before.is_some() {
-            " AND l.user_id >= "
-        } else {
-            " AND l.user_id <= "
-        });
-        query.push_bind(*end);
+    match source {
+        Source::Words => {}
+        // The index that names the few who are inactive is the other table's.
+        Source::InOrder if search.active == Some(false) && search.among.is_none() => {
+            query.push(" AND l.user_id IN (SELECT u.user_id FROM identity.users AS u ");
+            query.push("WHERE u.organisation_id = ").push_bind(organisation);
+            query.push(" AND NOT u.active)");
+        }
+        Source::InOrder => {}
+        Source::Through(end) => {
+            let backwards = search.before.is_some();
+            query.push(if backwards { " AND l.user_id >= " } else { " AND l.user_id <= " });
+            query.push_bind(*end);
+        }
+    }
+    if search.among.is_some() {
+        query.push(") SELECT l.user_id FROM among AS l WHERE true");
     }
     push_place(&mut query, search);
     query.push(" LIMIT ").push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
@@ -163,10 +178,8 @@ fn push_condition(
         // With the blank before the first word, as the parts have it.
         query.push(" AND strpos(' ' || l.words, ").push_bind(part.clone()).push(") > 0");
     }
-    match search.active {
-        Some(true) => drop(query.push(" AND l.active")),
-        Some(false) => drop(query.push(" AND NOT l.active")),
-        None => {}
+    if let Some(active) = search.active {
+        query.push(if active { " AND l.active" } else { " AND NOT l.active" });
     }
     if search.not_from_scim {
         query.push(" AND l.origin <> 1");
@@ -192,6 +205,11 @@ fn push_condition(
     if let Some(among) = &search.among {
         query.push(" AND l.user_id = ANY (").push_bind(among.clone()).push(")");
     }
+}
+
+/// Has the index of words take what was written since it last did.
+pub(crate) async fn index_words(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query!("SELECT identity.index_words()").fetch_one(connection).await.map(drop)
 }
 
 /// The country codes that ISO 3166-1 does not know, and how many users have each.

@@ -11,6 +11,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use crate::Error;
+use crate::listed::Listed;
 use crate::user::{
     Prepared, Write, fill_computed, is_rehire, masked, prepare, primary_email, released,
 };
@@ -143,6 +144,15 @@ impl Planned {
     fn has_other_emails(&self) -> bool {
         let old = self.old.as_ref().map(|old| &old.document.emails);
         old.map_or(&[][..], Vec::as_slice) != self.row.document.emails
+    }
+
+    /// Whether lists, searches and reports see something else of the user than before.
+    fn is_listed_otherwise(&self) -> bool {
+        self.old.as_ref().is_none_or(|old| {
+            old.origin != self.row.origin
+                || old.document.active != self.row.document.active
+                || Listed::of(&old.document) != self.prepared.listed
+        })
     }
 
     /// What tells of it.

@@ -277,10 +277,16 @@ async fn put_users(
                 (organisation_id, user_id, origin, active, content_region, unknown_country,
                  custom_field_1, custom_field_2, custom_field_3, custom_field_1_key,
                  custom_field_2_key, custom_field_3_key, words)
-         SELECT $1, *
+         SELECT $1, user_id, origin, active, content_region, unknown_country, custom_field_1,
+                custom_field_2, custom_field_3, custom_field_1_key, custom_field_2_key,
+                custom_field_3_key, words
            FROM unnest($2::uuid[], $6::smallint[], $7::boolean[], $14::smallint[], $15::text[],
                        $16::text[], $17::text[], $18::text[], $19::text[], $20::text[],
-                       $21::text[], $22::text[])
+                       $21::text[], $22::text[], $23::boolean[])
+                AS n (user_id, origin, active, content_region, unknown_country, custom_field_1,
+                      custom_field_2, custom_field_3, custom_field_1_key, custom_field_2_key,
+                      custom_field_3_key, words, is_listed_otherwise)
+          WHERE is_listed_otherwise
          ON CONFLICT (organisation_id, user_id) DO UPDATE
             SET active = EXCLUDED.active, origin = EXCLUDED.origin,
                 content_region = EXCLUDED.content_region,
@@ -313,6 +319,7 @@ async fn put_users(
         &key(1) as &[Option<String>],
         &key(2) as &[Option<String>],
         &each(planned, |p| p.prepared.listed.words.clone()),
+        &each(planned, Planned::is_listed_otherwise),
     )
     .execute(connection)
     .await
