@@ -2,7 +2,7 @@
 //! a group of a hundred thousand, a user of a thousand groups.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use muster_proto::approver::v1::{
@@ -18,6 +18,7 @@ use muster_proto::group::v1::{
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
 use muster_runtime::transport::Transport;
 use serde_json::json;
+use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
 
 use crate::support::system::{System, Tenant, both, run_sql, together};
@@ -207,6 +208,60 @@ async fn a_group_of_a_hundred_thousand_is_touched_only_where_it_changes() {
     assert!(light.text.len() < 1_000, "{}", light.text);
 }
 
+/// How many entries of the memberships' index were read, once these many reads of it are counted.
+async fn read_of_memberships(connection: &mut PgConnection, reads: i64) -> (i64, i64) {
+    loop {
+        let (scans, entries) = sqlx::query_as(
+            "SELECT idx_scan, idx_tup_read FROM pg_stat_user_indexes
+              WHERE indexrelname = 'membership_pkey'",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
+        if scans >= reads {
+            return (scans, entries);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Where there are few groups, a plan for any of them may be one that reads all, in order.
+#[tokio::test]
+async fn who_reads_a_group_reads_no_others_members() {
+    let system = System::start_apart("beside_large");
+    let tenant = system.tenant().await;
+    let organisation = &tenant.id;
+    let person = tenant.client.post("/Users", &json!({"userName": "ann"})).await.unwrap();
+    let mut group = String::new();
+    for name in ["Large", "Middle"] {
+        let made = json!({"displayName": name, "members": [{"value": person.at("/id")}]});
+        let made = tenant.client.post("/Groups", &made).await.unwrap();
+        assert_eq!(made.status, 201, "{}", made.text);
+        made.at("/id").as_str().unwrap().clone_into(&mut group);
+    }
+    let url = system.database_url("postgres");
+    run_sql(
+        &url,
+        &format!(
+            "INSERT INTO groups.membership
+             SELECT '{organisation}', group_id, gen_random_uuid()
+               FROM groups.groups, generate_series(1, 40000) AS n
+              WHERE display_name = 'Large' OR n < 5000;
+             UPDATE groups.groups SET member_count = 5000 WHERE display_name = 'Middle'"
+        ),
+    );
+    run_sql(&url, "VACUUM ANALYZE groups.membership");
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let (scans, before) = read_of_memberships(&mut connection, 0).await;
+    let reads = 20;
+    for _ in 0..reads {
+        let read = tenant.client.get(&format!("/Groups/{group}")).await.unwrap();
+        assert_eq!(read.at("/members").as_array().unwrap().len(), 5_000);
+    }
+    let (_, after) = read_of_memberships(&mut connection, scans + reads).await;
+    assert!(after - before < reads * 6_000, "{} entries for {reads} × 5,000", after - before);
+}
+
 #[tokio::test]
 async fn a_user_of_a_thousand_groups_leaves_all_of_them_when_deleted() {
     for system in both() {
@@ -242,7 +297,7 @@ async fn a_user_of_a_thousand_groups_leaves_all_of_them_when_deleted() {
             if tenant.client.get(filter).await.unwrap().at("/totalResults") == 0 {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert_eq!(tenant.client.get(filter).await.unwrap().at("/totalResults"), 0);
         let groups = tenant.client.get("/Groups?count=200").await.unwrap();

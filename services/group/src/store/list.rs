@@ -96,28 +96,20 @@ pub(crate) async fn put_members(
     organisation: OrganisationId,
     groups: &mut Vec<Group>,
 ) -> Result<bool, Error> {
-    let ids: Vec<GroupId> = groups.iter().filter_map(|group| group.id.parse().ok()).collect();
-    let members =
-        membership::of_groups(connection, organisation, ids.clone(), MOST_MEMBERS + 1).await?;
-    let count: usize = members.iter().map(|(_, users)| users.len()).sum();
-    let cut = i64::try_from(count).is_ok_and(|count| count > MOST_MEMBERS);
-    // They come by group: the last one may not be whole.
-    let whole = |id: GroupId| !cut || members.last().is_some_and(|(last, _)| id < *last);
-    let room = ids.iter().position(|id| !whole(*id)).unwrap_or(groups.len()).max(1);
+    let mut count = 0;
+    let has_room = |group: &&Group| {
+        count += group.member_count;
+        count <= MOST_MEMBERS
+    };
+    let room = groups.iter().take_while(has_room).count().max(1);
+    let cut = room < groups.len();
     groups.truncate(room);
-    for (group, id) in groups.iter_mut().zip(&ids) {
-        if let Ok(at) = members.binary_search_by_key(id, |(of, _)| *of) {
-            group.member_ids = members[at].1.iter().map(ToString::to_string).collect();
-        }
-    }
-    if ids.first().is_some_and(|id| !whole(*id)) {
-        // One group that is larger than a page: read all of it.
-        if let [group] = groups.as_mut_slice()
-            && let Ok(id) = group.id.parse::<GroupId>()
-        {
-            let all = membership::list(connection, organisation, id, None, i64::MAX).await?;
-            group.member_ids = all.iter().map(ToString::to_string).collect();
-        }
+    let ids = groups.iter().filter_map(|group| group.id.parse().ok()).collect();
+    let mut members = membership::of_groups(connection, organisation, ids).await?;
+    for group in groups {
+        let id = group.id.parse::<GroupId>().ok();
+        let members = id.and_then(|id| members.remove(&id)).unwrap_or_default();
+        group.member_ids = members.iter().map(ToString::to_string).collect();
     }
     Ok(cut)
 }

@@ -1,6 +1,6 @@
 //! Memberships: only the rows that a request names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_proto::filter::v1::Filter;
 use muster_proto::group::v1::{InactiveMembers, Membership};
@@ -170,23 +170,22 @@ pub(crate) async fn list(
     .await
 }
 
-/// The members of several groups, by group and user, but for the groups without any.
+/// The members of several groups, by user, but for the groups without any.
 pub(crate) async fn of_groups(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     groups: Vec<GroupId>,
-    limit: i64,
-) -> Result<Vec<(GroupId, Vec<UserId>)>, sqlx::Error> {
+) -> Result<BTreeMap<GroupId, Vec<UserId>>, sqlx::Error> {
+    // Group by group: `group_id = ANY` may be planned as one look at all that there are, in order.
     let rows = sqlx::query!(
-        r#"SELECT group_id AS "group_id: GroupId",
-                  array_agg(user_id ORDER BY user_id) AS "users!: Vec<UserId>"
-             FROM (SELECT group_id, user_id FROM groups.membership
-                    WHERE organisation_id = $1 AND group_id = ANY ($2)
-                    ORDER BY group_id, user_id LIMIT $3) AS m
-            GROUP BY group_id ORDER BY group_id"#,
+        r#"SELECT g.group_id AS "group_id!: GroupId", m.users AS "users!: Vec<UserId>"
+             FROM unnest($2::uuid[]) AS g (group_id)
+            CROSS JOIN LATERAL
+                  (SELECT array_agg(user_id ORDER BY user_id) AS users FROM groups.membership
+                    WHERE organisation_id = $1 AND group_id = g.group_id) AS m
+            WHERE m.users IS NOT NULL"#,
         organisation as OrganisationId,
         groups as Vec<GroupId>,
-        limit,
     )
     .fetch_all(connection)
     .await?;
