@@ -18,9 +18,9 @@ use muster_proto::group::v1::{
 use muster_runtime::grpc::MAX_MESSAGE_BYTES;
 use muster_runtime::transport::Transport;
 use serde_json::json;
-use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
 
+use crate::support::feed::{eventually, number, sql};
 use crate::support::system::{System, Tenant, both, run_sql, together};
 
 /// People straight into identity's table, by number: the ids are `…000001` and on. PostgreSQL has not
@@ -208,23 +208,6 @@ async fn a_group_of_a_hundred_thousand_is_touched_only_where_it_changes() {
     assert!(light.text.len() < 1_000, "{}", light.text);
 }
 
-/// How many entries of the memberships' index were read, once these many reads of it are counted.
-async fn read_of_memberships(connection: &mut PgConnection, reads: i64) -> (i64, i64) {
-    loop {
-        let (scans, entries) = sqlx::query_as(
-            "SELECT idx_scan, idx_tup_read FROM pg_stat_user_indexes
-              WHERE indexrelname = 'membership_pkey'",
-        )
-        .fetch_one(&mut *connection)
-        .await
-        .unwrap();
-        if scans >= reads {
-            return (scans, entries);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 /// Where there are few groups, a plan for any of them may be one that reads all, in order.
 #[tokio::test]
 async fn who_reads_a_group_reads_no_others_members() {
@@ -251,15 +234,20 @@ async fn who_reads_a_group_reads_no_others_members() {
         ),
     );
     run_sql(&url, "VACUUM ANALYZE groups.membership");
-    let mut connection = PgConnection::connect(&url).await.unwrap();
-    let (scans, before) = read_of_memberships(&mut connection, 0).await;
+    let mut connection = sql(&system).await;
+    let of_index = "FROM pg_stat_user_indexes WHERE indexrelname = 'membership_pkey'";
+    let entries = format!("SELECT idx_tup_read {of_index}");
+    let scans = number(&mut connection, &format!("SELECT idx_scan {of_index}")).await;
+    let before = number(&mut connection, &entries).await;
     let reads = 20;
     for _ in 0..reads {
         let read = tenant.client.get(&format!("/Groups/{group}")).await.unwrap();
         assert_eq!(read.at("/members").as_array().unwrap().len(), 5_000);
     }
-    let (_, after) = read_of_memberships(&mut connection, scans + reads).await;
-    assert!(after - before < reads * 6_000, "{} entries for {reads} × 5,000", after - before);
+    let counted = format!("SELECT (idx_scan >= {})::integer::bigint {of_index}", scans + reads);
+    eventually(&mut connection, &counted, 1).await;
+    let read = number(&mut connection, &entries).await - before;
+    assert!(read < reads * 6_000, "{read} entries for {reads} × 5,000");
 }
 
 #[tokio::test]

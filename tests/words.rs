@@ -1,10 +1,8 @@
 //! What a write costs of the index of words that people are searched by.
 
-use std::time::Duration;
-
 use serde_json::json;
-use sqlx::{Connection as _, PgConnection};
 
+use crate::support::feed::{eventually, number, sql};
 use crate::support::system::{System, run_sql};
 
 /// How many people there are.
@@ -16,9 +14,8 @@ const PEOPLE: usize = 60;
 #[tokio::test]
 async fn the_index_of_words_is_brought_up_beside_the_writers_and_not_by_who_comes_and_goes() {
     let system = System::start_apart("words");
-    let url = system.database_url("postgres");
-    run_sql(&url, "CREATE EXTENSION pgstattuple");
-    let mut connection = PgConnection::connect(&url).await.unwrap();
+    run_sql(&system.database_url("postgres"), "CREATE EXTENSION pgstattuple");
+    let mut connection = sql(&system).await;
     let tenant = system.tenant().await;
     let mut users = Vec::new();
     for at in 0..PEOPLE {
@@ -27,18 +24,8 @@ async fn the_index_of_words_is_brought_up_beside_the_writers_and_not_by_who_come
         assert_eq!(created.status, 201, "{}", created.text);
         users.push(created.at("/id").as_str().unwrap().to_owned());
     }
-    loop {
-        let left: i64 = sqlx::query_scalar(
-            "SELECT pending_tuples FROM pgstatginindex('identity.listed_user_words')",
-        )
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-        if left == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let left = "SELECT pending_tuples FROM pgstatginindex('identity.listed_user_words')";
+    eventually(&mut connection, left, 0).await;
 
     for active in [false, true] {
         let patch = json!({
@@ -51,19 +38,11 @@ async fn the_index_of_words_is_brought_up_beside_the_writers_and_not_by_who_come
         }
     }
     let all = i64::try_from(2 * PEOPLE).unwrap();
-    let within_the_page = loop {
-        let (updates, within): (i64, i64) = sqlx::query_as(
-            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_all_tables
-              WHERE relid = 'identity.listed_user'::regclass",
-        )
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-        if updates >= all {
-            break within;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+    let of_table = "FROM pg_stat_all_tables WHERE relid = 'identity.listed_user'::regclass";
+    let counted = format!("SELECT (n_tup_upd >= {all})::integer::bigint {of_table}");
+    eventually(&mut connection, &counted, 1).await;
+    let within_the_page =
+        number(&mut connection, &format!("SELECT n_tup_hot_upd {of_table}")).await;
     // A transaction elsewhere that still sees the old rows keeps their place taken for a while.
     assert!(within_the_page * 10 > all * 8, "{within_the_page} of {all}");
 }
