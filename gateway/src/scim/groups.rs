@@ -12,7 +12,7 @@ use muster_proto::group::v1::{
     MemberDelta, MemberSet, UpdateGroupRequest,
 };
 use muster_scim::list::Cursors;
-use muster_scim::members::{Change, GroupDelta, MembersDelta, group_delta, take_members};
+use muster_scim::members::{self, Change, GroupDelta, MembersDelta, group_delta, take_members};
 use muster_scim::projection::Projection;
 use muster_scim::schema::GROUP_TYPE;
 use muster_scim::{Object, patch, resource};
@@ -20,7 +20,7 @@ use serde_json::{Value, json as value};
 
 use super::resource::{Beside, MemberList, Meta, Resource};
 use super::search::Found;
-use super::{Asked, body, id, version};
+use super::{Asked, body_bytes, id, version};
 use crate::auth::Client;
 use crate::failure::Failure;
 use crate::provisioning_log::{Call, Called};
@@ -89,7 +89,8 @@ pub(super) async fn get(
 /// Reads a body that may hold all members.
 async fn group_body(request: Request, gateway: &Gateway) -> Result<Value, Failure> {
     let limits = Limits { body_bytes: gateway.limits.group_bytes, ..gateway.limits };
-    body(request, limits).await
+    let bytes = body_bytes(request, limits).await?;
+    Ok(members::parse_body(&bytes, &limits.scim)?)
 }
 
 pub(super) async fn create(

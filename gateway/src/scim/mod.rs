@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, Request};
 use axum::middleware::Next;
@@ -281,9 +281,14 @@ fn parameters(query: &str) -> Result<BTreeMap<String, String>, Failure> {
 
 /// Reads a JSON body within the limits.
 async fn body(request: Request, limits: Limits) -> Result<Value, Failure> {
+    Ok(muster_scim::json::parse(&body_bytes(request, limits).await?, &limits.scim)?)
+}
+
+/// The bytes of a body that says it is JSON.
+async fn body_bytes(request: Request, limits: Limits) -> Result<Bytes, Failure> {
     check_media_type(request.headers())?;
     let body = read_body(request.into_body(), limits.body_bytes, limits.body_time).await;
-    let bytes = body.map_err(|error| match error {
+    body.map_err(|error| match error {
         BodyError::TooLarge => Failure::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body is larger than {} bytes", limits.body_bytes),
@@ -293,8 +298,7 @@ async fn body(request: Request, limits: Limits) -> Result<Value, Failure> {
             format!("the body took longer than {} s to arrive", limits.body_time.as_secs()),
         ),
         BodyError::Broken => Failure::new(StatusCode::BAD_REQUEST, "the body broke off"),
-    })?;
-    Ok(muster_scim::json::parse(&bytes, &limits.scim)?)
+    })
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Failure> {

@@ -23,8 +23,9 @@ mod watch;
 
 use std::cell::Cell;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -128,6 +129,18 @@ impl Kind {
     }
 }
 
+/// The JSON that a change keeps of its subject: as text, since nobody looks into it on the way.
+pub type Payload = Box<RawValue>;
+
+/// Writes a payload.
+///
+/// # Panics
+///
+/// Where a map in it has names that are no strings, which no structure has.
+pub fn payload(of: &impl Serialize) -> Payload {
+    to_raw_value(of).expect("names are strings")
+}
+
 /// A change to append.
 #[derive(Debug, Clone)]
 pub struct NewChange {
@@ -138,9 +151,9 @@ pub struct NewChange {
     /// The subject's revision after it.
     pub revision: Revision,
     /// The subject before it; none where created.
-    pub before: Option<Value>,
+    pub before: Option<Payload>,
     /// The subject after it; none where deleted.
-    pub after: Option<Value>,
+    pub after: Option<Payload>,
     /// What it adds to the number of subjects.
     pub total: i64,
     /// What it adds to the number of active subjects.

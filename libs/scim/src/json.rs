@@ -16,6 +16,16 @@ use crate::{Error, Limits, Object, ScimType};
 /// ignore case (RFC 7643 §2.1); numbers that are out of range and NUL characters (`invalidValue`).
 /// A byte order mark in front is accepted. Errors say where, and never quote a value.
 pub fn parse(body: &[u8], limits: &Limits) -> Result<Value, Error> {
+    parse_shortening(body, limits, |item| item)
+}
+
+/// The same, where each item of an array becomes what `shorten` makes of it as soon as it is read:
+/// for arrays whose items are not to be held as they came.
+pub fn parse_shortening(
+    body: &[u8],
+    limits: &Limits,
+    shorten: fn(Value) -> Value,
+) -> Result<Value, Error> {
     let syntax = |detail: String| Error::of(ScimType::InvalidSyntax, detail);
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let text = std::str::from_utf8(body).map_err(|error| {
@@ -26,7 +36,7 @@ pub fn parse(body: &[u8], limits: &Limits) -> Result<Value, Error> {
     }
     let (refusal, left) = (RefCell::new(None), Cell::new(limits.json_values));
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Strict { depth: 0, limits, left: &left, refusal: &refusal }
+    Strict { depth: 0, limits, left: &left, refusal: &refusal, shorten }
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| {
@@ -58,6 +68,7 @@ struct Strict<'a> {
     /// How many more values there may be.
     left: &'a Cell<usize>,
     refusal: &'a RefCell<Option<Refusal>>,
+    shorten: fn(Value) -> Value,
 }
 
 impl Strict<'_> {
@@ -132,7 +143,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let inner = self.deeper()?;
         let mut array = Vec::new();
         while let Some(item) = items.next_element_seed(inner)? {
-            array.push(item);
+            array.push((self.shorten)(item));
         }
         Ok(array.into())
     }

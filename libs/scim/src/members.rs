@@ -9,7 +9,7 @@ use crate::patch::{Kind, Operation};
 use crate::path::PatchPath;
 use crate::resource::{kind_of, normalise};
 use crate::schema::{Attribute, GROUP_TYPE};
-use crate::{Error, Limits, Object, ScimType};
+use crate::{Error, Limits, Object, ScimType, json};
 
 /// What a request does to a group.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -298,6 +298,27 @@ fn few_enough(members: usize, limits: &Limits) -> Result<(), Error> {
     Err(Error::new(413, format!("the request is about {members} members; at most {most} at once")))
 }
 
+/// Reads the body of a request about a group, in which there may be so many members that an object
+/// of each is not to be held: who is nothing but a user's id is that id from the start.
+pub fn parse_body(body: &[u8], limits: &Limits) -> Result<Value, Error> {
+    json::parse_shortening(body, limits, |item| match item {
+        Value::Object(mut member) if is_plain(&member) => {
+            member.remove("value").unwrap_or_default()
+        }
+        item => item,
+    })
+}
+
+/// Whether an object in an array says nothing of a member but which user it is.
+fn is_plain(member: &Object) -> bool {
+    member.iter().all(|(name, value)| match name.as_str() {
+        "value" => value.is_string(),
+        "display" | "$ref" => true,
+        "type" => value == "User",
+        _ => false,
+    }) && member.contains_key("value")
+}
+
 /// The ids in a list of members; none where there is no list. A member is an object with a `value`,
 /// or a bare id.
 fn ids(value: Value) -> Result<Option<BTreeSet<String>>, Error> {
@@ -315,33 +336,39 @@ fn ids(value: Value) -> Result<Option<BTreeSet<String>>, Error> {
     members
         .into_iter()
         .enumerate()
-        .map(|(index, member)| id(index, &member))
+        .map(|(index, member)| id(index, member))
         .collect::<Result<_, _>>()
         .map(Some)
 }
 
-fn id(index: usize, member: &Value) -> Result<String, Error> {
-    let part = |name: &str| {
-        let mut parts = member.as_object()?.iter();
-        parts.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+fn id(index: usize, member: Value) -> Result<String, Error> {
+    let mut member = match member {
+        Value::String(id) => return Ok(id),
+        Value::Object(member) => member,
+        other => {
+            return Err(invalid(format!(
+                "members[{index}] is {}; expected an object with a value, a user's id",
+                kind_of(&other)
+            )));
+        }
     };
-    if part("type").and_then(Value::as_str).is_some_and(|kind| kind.eq_ignore_ascii_case("Group")) {
+    let mut part = |name: &str| {
+        let key = member.keys().find(|key| key.eq_ignore_ascii_case(name))?.clone();
+        member.remove(&key)
+    };
+    if part("type")
+        .is_some_and(|kind| kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("Group")))
+    {
         return Err(invalid(format!(
             "members[{index}] is a group; groups in groups are not supported, send its users"
         )));
     }
-    match (member, part("value")) {
-        (Value::String(id), _) | (_, Some(Value::String(id))) => Ok(id.clone()),
-        (Value::Object(_), None) => {
-            Err(invalid(format!("members[{index}] has no value; expected a user's id")))
-        }
-        (Value::Object(_), Some(other)) => Err(invalid(format!(
+    match part("value") {
+        Some(Value::String(id)) => Ok(id),
+        None => Err(invalid(format!("members[{index}] has no value; expected a user's id"))),
+        Some(other) => Err(invalid(format!(
             "members[{index}].value is {}; expected a user's id as a string",
-            kind_of(other)
-        ))),
-        (other, _) => Err(invalid(format!(
-            "members[{index}] is {}; expected an object with a value, a user's id",
-            kind_of(other)
+            kind_of(&other)
         ))),
     }
 }
@@ -399,6 +426,27 @@ mod tests {
         assert_eq!(all.members, MembersDelta::full(BTreeSet::new()));
         let either = json!([{"op": "remove", "path": "members[value eq \"a\" or value eq \"b\"]"}]);
         assert_eq!(changes(either).len(), 2);
+    }
+
+    #[test]
+    fn who_is_nothing_but_an_id_is_read_as_one() {
+        let body = json!({
+            "displayName": "Sales",
+            "members": [
+                {"value": "a", "display": "a@x.y", "$ref": "https://x/Users/a", "type": "User"},
+                {"value": "b"}, {"VALUE": "c"}, {"value": 1}, {"value": "g", "type": "Group"},
+                {"display": "nobody"}, {"value": "h", "colour": "red"}, "d",
+            ],
+            "Operations": [{"op": "replace", "path": "displayName", "value": "Sales"}],
+        });
+        let mut read = parse_body(body.to_string().as_bytes(), &Limits::DEFAULT).unwrap();
+        let members = read["members"].take();
+        assert_eq!(members[0], "a");
+        assert_eq!(members[1], "b");
+        for at in 2..8 {
+            assert_eq!(members[at], body["members"][at], "{at}");
+        }
+        assert_eq!(read["Operations"], body["Operations"]);
     }
 
     #[test]

@@ -232,8 +232,7 @@ fn changes(
     after: &BTreeMap<UserId, Vec<Approver>>,
 ) -> Vec<NewChange> {
     let payload = |approvers: &[Approver]| {
-        let snapshots: Vec<Snapshot> = approvers.iter().map(Snapshot::from).collect();
-        serde_json::to_value(snapshots).expect("an approver has string keys only")
+        feed::payload(&approvers.iter().map(Snapshot::from).collect::<Vec<_>>())
     };
     let mut changes = Vec::new();
     for user in concerned {

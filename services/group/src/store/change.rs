@@ -1,7 +1,9 @@
 //! The changes of groups: what the feed keeps of them, and what its readers get.
 
+use std::borrow::Cow;
+
 use muster_proto::group::v1::{Group, GroupChange, WatchChangesResponse};
-use muster_runtime::feed::{Change, Watched, timestamp};
+use muster_runtime::feed::{self, Change, Payload, Watched, timestamp};
 use muster_runtime::id::{GroupId, UserId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -10,38 +12,40 @@ use super::group::Row;
 
 /// A group as a change keeps it; after a change also who came and who went.
 #[derive(Debug, Serialize, Deserialize)]
-struct Snapshot {
+struct Snapshot<'a> {
     revision: i64,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     updated_at: OffsetDateTime,
     origin: i16,
-    display_name: String,
+    display_name: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    external_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    added: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    removed: Vec<String>,
+    external_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "<[UserId]>::is_empty")]
+    added: Cow<'a, [UserId]>,
+    #[serde(default, skip_serializing_if = "<[UserId]>::is_empty")]
+    removed: Cow<'a, [UserId]>,
 }
 
 /// The change as readers of the feed get it.
 pub(crate) fn change_message(change: &Change) -> GroupChange {
     let group_id = GroupId::from(change.subject_id);
-    let group = |snapshot: &Snapshot| Group {
+    let group = |snapshot: &Snapshot<'_>| Group {
         id: group_id.to_string(),
         organisation_id: change.organisation_id.to_string(),
         revision: snapshot.revision,
         create_time: Some(timestamp(snapshot.created_at)),
         update_time: Some(timestamp(snapshot.updated_at)),
         origin: snapshot.origin.into(),
-        display_name: snapshot.display_name.clone(),
-        external_id: snapshot.external_id.clone(),
+        display_name: snapshot.display_name.clone().into_owned(),
+        external_id: snapshot.external_id.clone().map(Cow::into_owned),
         member_ids: Vec::new(),
         member_count: 0,
     };
-    let (before, after): (Option<Snapshot>, Option<Snapshot>) = (change.before(), change.after());
+    let (before, after): (Option<Snapshot<'_>>, Option<Snapshot<'_>>) =
+        (change.before(), change.after());
+    let ids = |users: &[UserId]| users.iter().map(ToString::to_string).collect();
     GroupChange {
         metadata: Some(change.metadata()),
         kind: change.kind.to_proto().into(),
@@ -49,8 +53,8 @@ pub(crate) fn change_message(change: &Change) -> GroupChange {
         revision: change.revision.0,
         before: before.as_ref().map(group),
         after: after.as_ref().map(group),
-        added_member_ids: after.as_ref().map(|a| a.added.clone()).unwrap_or_default(),
-        removed_member_ids: after.map(|a| a.removed).unwrap_or_default(),
+        added_member_ids: after.as_ref().map(|a| ids(&a.added)).unwrap_or_default(),
+        removed_member_ids: after.as_ref().map(|a| ids(&a.removed)).unwrap_or_default(),
     }
 }
 
@@ -65,17 +69,15 @@ pub(crate) fn watched_message(watched: &Watched) -> WatchChangesResponse {
 }
 
 /// A group as a change keeps it, with those who came and who went.
-pub(crate) fn snapshot(row: &Row, added: &[UserId], removed: &[UserId]) -> serde_json::Value {
-    let ids = |users: &[UserId]| users.iter().map(ToString::to_string).collect();
-    let snapshot = Snapshot {
+pub(crate) fn snapshot(row: &Row, added: &[UserId], removed: &[UserId]) -> Payload {
+    feed::payload(&Snapshot {
         revision: row.revision.0,
         created_at: row.created_at,
         updated_at: row.updated_at,
         origin: row.origin,
-        display_name: row.display_name.clone(),
-        external_id: row.external_id.clone(),
-        added: ids(added),
-        removed: ids(removed),
-    };
-    serde_json::to_value(snapshot).expect("a group has string keys only")
+        display_name: Cow::Borrowed(&row.display_name),
+        external_id: row.external_id.as_deref().map(Cow::Borrowed),
+        added: Cow::Borrowed(added),
+        removed: Cow::Borrowed(removed),
+    })
 }

@@ -1,10 +1,10 @@
 //! Imports of people: the file, how far it is, and the changes to append at its end.
 
 use muster_proto::identity::v1::{Import, ImportState};
-use muster_runtime::feed::{Actor, Kept, NewChange, append_kept, timestamp};
+use muster_runtime::feed::{Actor, Kept, NewChange, Payload, append_kept, timestamp};
 use muster_runtime::id::OrganisationId;
-use serde_json::Value;
 use sqlx::PgConnection;
+use sqlx::types::Json;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -197,10 +197,10 @@ pub(crate) async fn keep_changes(
         &changes.iter().map(|change| change.kind as i16).collect::<Vec<_>>(),
         &changes.iter().map(|change| change.subject).collect::<Vec<_>>(),
         &changes.iter().map(|change| change.revision.0).collect::<Vec<_>>(),
-        &changes.iter().map(|change| change.before.clone()).collect::<Vec<_>>()
-            as &[Option<Value>],
-        &changes.iter().map(|change| change.after.clone()).collect::<Vec<_>>()
-            as &[Option<Value>],
+        changes.iter().map(|change| change.before.as_ref().map(Json)).collect::<Vec<_>>()
+            as Vec<Option<Json<&Payload>>>,
+        changes.iter().map(|change| change.after.as_ref().map(Json)).collect::<Vec<_>>()
+            as Vec<Option<Json<&Payload>>>,
         &changes.iter().map(|change| change.active).collect::<Vec<_>>(),
     )
     .execute(connection)

@@ -1,9 +1,10 @@
 //! Users, and the changes that tell of them.
 
+use std::borrow::Cow;
 use std::slice;
 
 use muster_proto::identity::v1::{Origin, User, UserChange, WatchChangesResponse};
-use muster_runtime::feed::{self, Actor, Change, Kind, NewChange, Watched, timestamp};
+use muster_runtime::feed::{self, Actor, Change, Kind, NewChange, Payload, Watched, timestamp};
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -78,16 +79,15 @@ impl Row {
     }
 
     /// What a change keeps of the user.
-    fn snapshot(&self) -> serde_json::Value {
-        let snapshot = Snapshot {
+    fn snapshot(&self) -> Payload {
+        feed::payload(&Snapshot {
             revision: self.revision.0,
             created_at: self.created_at,
             updated_at: self.updated_at,
             origin: self.origin,
-            default_locale: self.default_locale.clone(),
-            user: self.document.0.clone(),
-        };
-        serde_json::to_value(snapshot).expect("a user has string keys only")
+            default_locale: Cow::Borrowed(&self.default_locale),
+            user: Cow::Borrowed(&self.document.0),
+        })
     }
 }
 
@@ -173,29 +173,29 @@ impl Planned {
 
 /// A user as a change keeps them.
 #[derive(Debug, Serialize, Deserialize)]
-struct Snapshot {
+struct Snapshot<'a> {
     revision: i64,
     #[serde(with = "time::serde::rfc3339")]
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     updated_at: OffsetDateTime,
     origin: i16,
-    default_locale: String,
-    user: User,
+    default_locale: Cow<'a, str>,
+    user: Cow<'a, User>,
 }
 
 /// The change as readers of the feed get it; a payload that was erased is left out.
 pub(crate) fn change_message(change: &Change) -> UserChange {
     let user_id = UserId::from(change.subject_id);
-    let restore = |snapshot: Snapshot| {
+    let restore = |snapshot: Snapshot<'_>| {
         let row = Row {
             user_id,
             revision: Revision(snapshot.revision),
             created_at: snapshot.created_at,
             updated_at: snapshot.updated_at,
             origin: snapshot.origin,
-            document: Json(snapshot.user),
-            default_locale: snapshot.default_locale,
+            document: Json(snapshot.user.into_owned()),
+            default_locale: snapshot.default_locale.into_owned(),
         };
         row.into_user(change.organisation_id)
     };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use muster_proto::identity::v1::{Origin, User};
 use muster_runtime::feed::NewChange;
 use muster_runtime::id::{OrganisationId, Revision, UserId};
+use serde_json::Value;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -251,9 +252,6 @@ async fn put_users(
     }
     let field = |at: usize| each(planned, move |p| p.prepared.listed.custom_fields[at].clone());
     let key = |at: usize| each(planned, move |p| p.prepared.listed.custom_field_keys[at].clone());
-    let document = |p: &Planned| {
-        serde_json::to_value(&p.prepared.document).expect("a user has string keys only")
-    };
     sqlx::query!(
         "WITH put AS (
              INSERT INTO identity.users
@@ -308,8 +306,8 @@ async fn put_users(
         &each(planned, |p| p.prepared.primary_email_key.clone()) as &[Option<String>],
         &each(planned, |p| p.prepared.document.external_id.clone()) as &[Option<String>],
         &each(planned, |p| p.prepared.display_name_key.clone()) as &[Option<String>],
-        &each(planned, document),
-        &each(planned, |p| p.prepared.search.clone()),
+        planned.iter().map(|p| Json(&p.prepared.document)).collect::<Vec<_>>() as Vec<Json<&User>>,
+        planned.iter().map(|p| Json(&p.prepared.search)).collect::<Vec<_>>() as Vec<Json<&Value>>,
         &each(planned, |p| p.prepared.listed.content_region),
         &each(planned, |p| p.prepared.listed.unknown_country.clone()) as &[Option<String>],
         &field(0) as &[Option<String>],

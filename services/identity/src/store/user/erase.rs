@@ -58,7 +58,7 @@ pub(crate) async fn names(
         .iter()
         .flat_map(|change| [change.before::<Snapshot>(), change.after::<Snapshot>()])
         .flatten()
-        .flat_map(|snapshot| called(snapshot.user));
+        .flat_map(|snapshot| called(snapshot.user.into_owned()));
     let names: BTreeSet<String> = users.chain(logged.into_iter().flatten()).collect();
     Ok(Names { pattern: pattern(names) })
 }
