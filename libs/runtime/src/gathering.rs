@@ -15,6 +15,10 @@ mod writes;
 pub use self::reads::Reads;
 pub use self::writes::{AllMade, Made, Whose, Write, Writer, Writes};
 
+/// How often a turn steps back for whoever can go on: once for those who are ready, and once more
+/// for those whose requests have come meanwhile.
+const YIELDS: usize = 2;
+
 /// Gathers work `W` of each `K`. Cloning it gives the same.
 pub struct Gathering<K: Clone + Eq + Hash, W>(Arc<Gathered<K, W>>);
 
@@ -77,6 +81,19 @@ impl<K: Clone + Eq + Hash, W> Turn<K, W> {
     /// Whose it is.
     pub fn whose(&self) -> &K {
         &self.whose
+    }
+
+    /// Lets everybody go on who can at once, and adds what has gathered by then: it goes with this
+    /// turn. Where nobody can, this takes microseconds.
+    pub async fn with_others(&self, mut work: Vec<W>) -> Vec<W> {
+        for _ in 0..YIELDS {
+            tokio::task::yield_now().await;
+        }
+        if let Some(others) = self.of.lock().get_mut(&self.whose) {
+            let room = self.of.0.largest.saturating_sub(work.len());
+            work.extend(others.drain(..others.len().min(room)));
+        }
+        work
     }
 }
 

@@ -49,7 +49,7 @@ impl<K: Clone + Eq + Hash, I, T, E> fmt::Debug for Reads<K, I, T, E> {
 
 impl<K, I, T, E> Reads<K, I, T, E>
 where
-    K: Clone + Eq + Hash + Send + 'static,
+    K: Clone + Eq + Hash + Send + Sync + 'static,
     I: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + 'static,
     E: Send + 'static,
@@ -68,7 +68,11 @@ where
             // In the trace of the first. Outside of the runtime nobody waits any more.
             let span = those.first().map_or_else(Span::none, |first| first.span.clone());
             if let Ok(runtime) = Handle::try_current() {
-                let read = read_together(asking.clone(), patience, turn, those);
+                let ask = asking.clone();
+                let read = async move {
+                    let those = turn.with_others(those).await;
+                    read_together(&ask, patience, turn, those).await;
+                };
                 runtime.spawn(read.instrument(span));
             }
         });
@@ -79,15 +83,20 @@ where
     pub async fn get(&self, whose: &K, id: &I) -> Result<Option<T>, E> {
         let (tell, told) = oneshot::channel();
         let asking = Asking { id: id.clone(), tell, span: Span::current() };
-        let turn = self.gathering.join(whose, asking);
+        if let Some((turn, asking)) = self.gathering.join(whose, asking) {
+            let those = turn.with_others(vec![asking]).await;
+            if those.len() == 1 {
+                let found = self.get_all(whose.clone(), vec![id.clone()]).await;
+                drop(turn);
+                return Ok(found?.remove(id));
+            }
+            read_together(&self.ask, self.patience, turn, those).await;
+        }
         // Where the read fails, which may be for another's sake, or takes too long, each reads alone.
-        if turn.is_none()
-            && let Ok(Ok(answer)) = tokio::time::timeout(self.patience, told).await
-        {
+        if let Ok(Ok(answer)) = tokio::time::timeout(self.patience, told).await {
             return Ok(answer);
         }
         let found = self.get_all(whose.clone(), vec![id.clone()]).await;
-        drop(turn);
         Ok(found?.remove(id))
     }
 
@@ -99,7 +108,7 @@ where
 
 /// Reads for those who wait, and tells them. Where that fails, it is told by nobody's being told.
 async fn read_together<K, I, T, E>(
-    ask: Ask<K, I, T, E>,
+    ask: &Ask<K, I, T, E>,
     patience: Duration,
     turn: Turn<K, Asking<I, T>>,
     those: Vec<Asking<I, T>>,
@@ -215,6 +224,17 @@ mod tests {
         assert_eq!(told(elsewhere).await.as_deref(), Some("Z"));
         assert_eq!(service.calls(4).await[2..], [vec!["b", "nobody", "c"], vec!["b"]]);
         assert!(gathered.gathering.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_comes_at_the_same_moment_is_asked_about_with_the_first_so_many_at_most() {
+        let service = Service::new();
+        let gathered = service.gathered("", away);
+        service.answers.add_permits(2);
+        let asked = ["a", "b", "c", "d"].map(|id| ask(&gathered, "acme", id));
+        assert_eq!(join_all(asked.map(told)).await.into_iter().flatten().count(), 4);
+        let calls = service.calls(2).await;
+        assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1]);
     }
 
     #[tokio::test]

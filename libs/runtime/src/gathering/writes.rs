@@ -4,6 +4,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -27,7 +28,7 @@ pub type Whose = (OrganisationId, Actor);
 /// A write, and the `traceparent` of the request that asked for it.
 pub type Write<W> = (<W as Writer>::Write, Option<String>);
 
-/// What came of a write; none where it has to be made by itself.
+/// What came of a write; none where it was not made with the others.
 pub type Made<T, E> = Option<Result<T, E>>;
 
 /// What came of writes, in order; where they failed together, none was made.
@@ -66,6 +67,7 @@ pub trait Writer: Clone + Send + Sync + 'static {
 pub struct Writes<W: Writer> {
     gathering: Gathering<Whose, Waiting<W>>,
     writer: W,
+    life: Life,
 }
 
 /// Somebody who waits for a write.
@@ -78,20 +80,18 @@ struct Waiting<W: Writer> {
 impl<W: Writer> Writes<W> {
     /// Writes by `writer`. What has gathered is made, too, where the process is about to end.
     pub fn new(writer: W, life: &Life) -> Self {
-        let (next, life) = (writer.clone(), life.clone());
-        let gathering = Gathering::new(LARGEST, move |turn, those: Vec<Waiting<W>>| {
-            // In the trace of the first. Outside of the runtime nobody waits any more.
-            let span = those.first().map_or_else(Span::none, |waiting| waiting.span.clone());
+        let (next, ends) = (writer.clone(), life.clone());
+        let gathering = Gathering::new(LARGEST, move |turn, those| {
+            // Outside of the runtime nobody waits any more.
             if Handle::try_current().is_ok() {
-                let made = go_on(next.clone(), life.clone(), turn, those);
-                life.spawn_untraced(made.instrument(span));
+                begin(&next, &ends, turn, those);
             }
         });
-        Self { gathering, writer }
+        Self { gathering, writer, life: life.clone() }
     }
 
-    /// Makes a write: with others, where others are being made. It is made, too, where the caller
-    /// hangs up.
+    /// Makes a write: with others, where others are being made or come at the same moment. It is
+    /// made, too, where the caller hangs up.
     pub async fn make(
         &self,
         organisation: OrganisationId,
@@ -101,61 +101,78 @@ impl<W: Writer> Writes<W> {
         let (tell, told) = oneshot::channel();
         let waiting = Waiting { span: Span::current(), write, tell };
         if let Some((turn, waiting)) = self.gathering.join(&(organisation, actor), waiting) {
-            let alone = Box::pin(self.writer.alone(organisation, waiting.write));
-            return in_turn(turn, alone).await.map_err(Into::into);
+            begin(&self.writer, &self.life, turn, vec![waiting]);
         }
         // Nobody tells only where the process ends.
         told.await.unwrap_or_else(|_| Err(Status::unavailable("the process ends; try again")))
     }
 }
 
-/// Works for as long as a turn lasts, and then without it.
-async fn in_turn<K: Clone + Eq + Hash, W, F: Future + Unpin>(
-    turn: Turn<K, W>,
-    mut work: F,
-) -> F::Output {
-    if let Ok(done) = tokio::time::timeout(LONGEST_TURN, &mut work).await {
-        return done;
-    }
-    drop(turn);
-    work.await
+/// Begins a turn, in the trace of the first of it.
+fn begin<W: Writer>(
+    writer: &W,
+    life: &Life,
+    turn: Turn<Whose, Waiting<W>>,
+    those: Vec<Waiting<W>>,
+) {
+    let span = those.first().map_or_else(Span::none, |waiting| waiting.span.clone());
+    let writer = writer.clone();
+    let made = async move {
+        let those = turn.with_others(those).await;
+        let made = Box::pin(make_all(&writer, turn.whose().0, those));
+        in_turn(turn, made).await;
+    };
+    life.spawn_untraced(made.instrument(span));
 }
 
-/// Makes what has gathered, and tells those who wait.
-async fn go_on<W: Writer>(
-    writer: W,
-    life: Life,
-    turn: Turn<Whose, Waiting<W>>,
-    mut those: Vec<Waiting<W>>,
-) {
-    let organisation = turn.whose().0;
-    if those.len() == 1
-        && let Some(Waiting { write, tell, .. }) = those.pop()
-    {
-        let made = in_turn(turn, Box::pin(writer.alone(organisation, write))).await;
-        // Who has hung up hears of nothing.
-        drop(tell.send(made.map_err(Into::into)));
-        return;
+/// Works for as long as a turn lasts, and then without it.
+async fn in_turn<K: Clone + Eq + Hash, W>(turn: Turn<K, W>, mut work: impl Future + Unpin) {
+    if tokio::time::timeout(LONGEST_TURN, &mut work).await.is_err() {
+        drop(turn);
+        work.await;
     }
-    let mut tell = Vec::with_capacity(those.len());
-    let writes = those.into_iter().map(|waiting| {
-        tell.push((waiting.tell, waiting.span.clone()));
-        (waiting.write, waiting.span.in_scope(telemetry::traceparent))
-    });
-    let writes: Arc<Vec<Write<W>>> = Arc::new(writes.collect());
-    let made = in_turn(turn, Box::pin(together(&writer, organisation, &writes))).await;
-    let mut made = made.into_iter();
-    for ((write, _), (tell, span)) in Arc::unwrap_or_clone(writes).into_iter().zip(tell) {
-        if let Some(made) = made.next().flatten() {
-            drop(tell.send(made));
-        } else {
-            let writer = writer.clone();
-            let alone = async move {
-                drop(tell.send(writer.alone(organisation, write).await.map_err(Into::into)));
-            };
-            life.spawn_untraced(alone.instrument(span));
+}
+
+/// Makes what has gathered, and tells those who wait: as many as can be together, what is left of
+/// them together again, and where that does not help each by itself. All of it in one turn, since
+/// the next would find locked what one of this turn still writes.
+async fn make_all<W: Writer>(writer: &W, organisation: OrganisationId, mut those: Vec<Waiting<W>>) {
+    while those.len() > 1 {
+        let count = those.len();
+        those = make_together(writer, organisation, those).await;
+        if those.len() == count {
+            break;
         }
     }
+    let each = those.into_iter().map(|Waiting { write, tell, span }| {
+        let alone = async move {
+            // Who has hung up hears of nothing.
+            drop(tell.send(writer.alone(organisation, write).await.map_err(Into::into)));
+        };
+        alone.instrument(span)
+    });
+    join_all(each).await;
+}
+
+/// Makes writes in one transaction, and tells of those that were made; the others.
+async fn make_together<W: Writer>(
+    writer: &W,
+    organisation: OrganisationId,
+    those: Vec<Waiting<W>>,
+) -> Vec<Waiting<W>> {
+    let write = |waiting: &Waiting<W>| {
+        (waiting.write.clone(), waiting.span.in_scope(telemetry::traceparent))
+    };
+    let writes = Arc::new(those.iter().map(write).collect());
+    let mut made = together(writer, organisation, &writes).await.into_iter();
+    let left = those.into_iter().filter_map(|waiting| match made.next().flatten() {
+        Some(made) => {
+            drop(waiting.tell.send(made));
+            None
+        }
+        None => Some(waiting),
+    });
+    left.collect()
 }
 
 /// What came of each write; nothing where all have to be made by themselves.
@@ -171,5 +188,86 @@ async fn together<W: Writer>(
             let status: Status = error.into();
             writes.iter().map(|_| Some(Err(status.clone()))).collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Notes what it is asked to write. Of several writes of one letter it makes the first, and of
+    /// those of an `x` none together.
+    #[derive(Debug, Clone, Default)]
+    struct Noting(Arc<Mutex<Vec<Vec<&'static str>>>>);
+
+    impl Noting {
+        async fn note(&self, writes: Vec<&'static str>) {
+            self.0.lock().unwrap().push(writes);
+            // Others go on meanwhile.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    impl Writer for Noting {
+        type Write = &'static str;
+        type Made = ();
+        type Error = Status;
+
+        async fn alone(&self, _: OrganisationId, write: &'static str) -> Result<(), Status> {
+            self.note(vec![write]).await;
+            Ok(())
+        }
+
+        async fn together(
+            &self,
+            _: OrganisationId,
+            writes: Arc<Vec<Write<Self>>>,
+        ) -> AllMade<Self> {
+            let writes: Vec<&'static str> = writes.iter().map(|(write, _)| *write).collect();
+            self.note(writes.clone()).await;
+            let mut letters = HashSet::from(["x"]);
+            Ok(writes.iter().map(|write| letters.insert(&write[..1]).then_some(Ok(()))).collect())
+        }
+
+        fn database_error(_: &Status) -> Option<&sqlx::Error> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_made_with_the_others_is_made_before_the_next() {
+        let noting = Noting::default();
+        let writes = Writes::new(noting.clone(), &Life::new());
+        let organisation = OrganisationId::new();
+        let make = |write| {
+            let (writes, actor) = (writes.clone(), Actor::Caller(String::new()));
+            tokio::spawn(async move { writes.make(organisation, actor, write).await })
+        };
+        let mut made: Vec<_> = ["a1", "a2", "b1", "a3", "x1", "x2"].map(make).into();
+        while noting.0.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        made.extend(["c1", "a4"].map(make));
+        for made in join_all(made).await {
+            made.unwrap().unwrap();
+        }
+        let mut calls = noting.0.lock().unwrap().clone();
+        // Each by itself, at the same time.
+        calls[4..6].sort_unstable();
+        assert_eq!(
+            calls,
+            [
+                vec!["a1", "a2", "b1", "a3", "x1", "x2"],
+                vec!["a2", "a3", "x1", "x2"],
+                vec!["a3", "x1", "x2"],
+                vec!["x1", "x2"],
+                vec!["x1"],
+                vec!["x2"],
+                vec!["c1", "a4"],
+            ]
+        );
     }
 }
