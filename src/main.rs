@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,6 +24,7 @@ use muster::user::UserCommand;
 use muster::watch::WatchArgs;
 use muster::{certificates, check, demonstration, migrate, operate, parts, rehearse, user, watch};
 use muster_runtime::telemetry::{self, LogFormat};
+use tokio::runtime::Builder;
 
 /// A fifth of the time of a list went into the system's allocator: docs/performance.md.
 #[global_allocator]
@@ -119,9 +121,30 @@ enum Command {
 }
 
 /// The whole program; also of the build with fail points (`tests/failpoints.rs`).
-#[tokio::main]
-pub(crate) async fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
+    let mut runtime = Builder::new_multi_thread();
+    if let Some(threads) = threads(cli.command.as_ref()) {
+        runtime.worker_threads(threads);
+    }
+    match runtime.enable_all().build() {
+        Ok(runtime) => runtime.block_on(program(cli)),
+        Err(error) => fail(&format!("no threads can be started: {error}")),
+    }
+}
+
+/// How many threads work where it is not one for each processor, or as `TOKIO_WORKER_THREADS` says:
+/// half as many for a part, which shares the processors with the others. What one thread hands to
+/// another costs more than half the processors are worth then: docs/performance.md.
+fn threads(command: Option<&Command>) -> Option<usize> {
+    use Command::{Approver, Gateway, Group, Identity};
+    let is_part = matches!(command, Some(Gateway(_) | Identity(_) | Group(_) | Approver(_)));
+    let is_said = std::env::var_os("TOKIO_WORKER_THREADS").is_some();
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (is_part && !is_said).then(|| processors.div_ceil(2))
+}
+
+async fn program(cli: Cli) -> ExitCode {
     let format = match std::env::var("MUSTER_LOG_FORMAT").as_deref() {
         Ok("json") => LogFormat::Json,
         _ => LogFormat::Text,

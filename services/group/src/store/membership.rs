@@ -245,17 +245,27 @@ pub(crate) async fn inactive(
 }
 
 /// The groups that users are in, by user and group.
+///
+/// Each table is read once and what is read is joined: hundreds of memberships of a page of users
+/// are of few groups, each of which a join of the tables would look up for each of them.
 pub(crate) async fn of_users(
     connection: &mut PgConnection,
     organisation: OrganisationId,
     users: Vec<UserId>,
 ) -> Result<Vec<Membership>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"SELECT m.user_id AS "user_id: UserId", m.group_id AS "group_id: GroupId", g.display_name
-             FROM groups.membership AS m
-             JOIN groups.groups AS g
-               ON g.organisation_id = m.organisation_id AND g.group_id = m.group_id
-            WHERE m.organisation_id = $1 AND m.user_id = ANY ($2)
+        r#"WITH member AS MATERIALIZED (
+               SELECT user_id, group_id FROM groups.membership
+                WHERE organisation_id = $1 AND user_id = ANY ($2)
+           ), named AS MATERIALIZED (
+               SELECT group_id, display_name FROM groups.groups
+                WHERE organisation_id = $1
+                  AND group_id = ANY (ARRAY(SELECT DISTINCT group_id FROM member))
+           )
+           SELECT m.user_id AS "user_id: UserId", m.group_id AS "group_id: GroupId",
+                  g.display_name
+             FROM member AS m
+             JOIN named AS g ON g.group_id = m.group_id
             ORDER BY m.user_id, m.group_id"#,
         organisation as OrganisationId,
         users as Vec<UserId>,
