@@ -71,7 +71,7 @@ where
                 let ask = asking.clone();
                 let read = async move {
                     let those = turn.with_others(those).await;
-                    read_together(&ask, patience, turn, those).await;
+                    read_together(ask, patience, turn, those).await;
                 };
                 runtime.spawn(read.instrument(span));
             }
@@ -83,20 +83,25 @@ where
     pub async fn get(&self, whose: &K, id: &I) -> Result<Option<T>, E> {
         let (tell, told) = oneshot::channel();
         let asking = Asking { id: id.clone(), tell, span: Span::current() };
-        if let Some((turn, asking)) = self.gathering.join(whose, asking) {
-            let those = turn.with_others(vec![asking]).await;
+        let mut turn = None;
+        if let Some((begun, asking)) = self.gathering.join(whose, asking) {
+            let those = begun.with_others(vec![asking]).await;
             if those.len() == 1 {
-                let found = self.get_all(whose.clone(), vec![id.clone()]).await;
-                drop(turn);
-                return Ok(found?.remove(id));
+                turn = Some(begun);
+            } else {
+                // For the others, too, where the caller hangs up.
+                let read = read_together(self.ask.clone(), self.patience, begun, those);
+                tokio::spawn(read.in_current_span());
             }
-            read_together(&self.ask, self.patience, turn, those).await;
         }
         // Where the read fails, which may be for another's sake, or takes too long, each reads alone.
-        if let Ok(Ok(answer)) = tokio::time::timeout(self.patience, told).await {
+        if turn.is_none()
+            && let Ok(Ok(answer)) = tokio::time::timeout(self.patience, told).await
+        {
             return Ok(answer);
         }
         let found = self.get_all(whose.clone(), vec![id.clone()]).await;
+        drop(turn);
         Ok(found?.remove(id))
     }
 
@@ -108,7 +113,7 @@ where
 
 /// Reads for those who wait, and tells them. Where that fails, it is told by nobody's being told.
 async fn read_together<K, I, T, E>(
-    ask: &Ask<K, I, T, E>,
+    ask: Ask<K, I, T, E>,
     patience: Duration,
     turn: Turn<K, Asking<I, T>>,
     those: Vec<Asking<I, T>>,
@@ -235,6 +240,19 @@ mod tests {
         assert_eq!(join_all(asked.map(told)).await.into_iter().flatten().count(), 4);
         let calls = service.calls(2).await;
         assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1]);
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_leaves_the_others_the_call_that_is_for_them_too() {
+        let service = Service::new();
+        let gathered = service.gathered("", away);
+        let [first, second] = ["a", "b"].map(|id| ask(&gathered, "acme", id));
+        assert_eq!(service.calls(1).await, [vec!["a", "b"]]);
+        first.abort();
+        yield_now().await;
+        service.answers.add_permits(1);
+        assert_eq!(told(second).await.as_deref(), Some("B"));
+        assert_eq!(service.calls(1).await.len(), 1);
     }
 
     #[tokio::test]
