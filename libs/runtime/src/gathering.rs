@@ -49,7 +49,7 @@ impl<K: Clone + Eq + Hash, W> fmt::Debug for Gathering<K, W> {
 }
 
 impl<K: Clone + Eq + Hash, W> Gathering<K, W> {
-    /// `begin` begins a turn whose work has gathered, and does not wait for it.
+    /// `begin` begins a turn, and does not wait for it.
     pub fn new(largest: usize, begin: impl Fn(Turn<K, W>, Vec<W>) + Send + Sync + 'static) -> Self {
         let (waiting, begin) = (Mutex::default(), Box::new(begin));
         Self(Arc::new(Gathered { waiting, largest, begin }))
@@ -64,6 +64,13 @@ impl<K: Clone + Eq + Hash, W> Gathering<K, W> {
         }
         waiting.insert(whose.clone(), Vec::new());
         Some((Turn { of: self.clone(), whose: whose.clone() }, work))
+    }
+
+    /// Has the work done: in a turn of its own, where nobody has it; otherwise with the next.
+    pub fn add(&self, whose: &K, work: W) {
+        if let Some((turn, work)) = self.join(whose, work) {
+            (self.0.begin)(turn, vec![work]);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<K, Vec<W>>> {

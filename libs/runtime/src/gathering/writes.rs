@@ -1,6 +1,6 @@
 //! Writes that come together, made in one transaction.
 
-use std::hash::Hash;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,11 +64,7 @@ pub trait Writer: Clone + Send + Sync + 'static {
 
 /// Writes that are made together where they come together. Cloning it gives the same.
 #[derive(Debug, Clone)]
-pub struct Writes<W: Writer> {
-    gathering: Gathering<Whose, Waiting<W>>,
-    writer: W,
-    life: Life,
-}
+pub struct Writes<W: Writer>(Gathering<Whose, Waiting<W>>);
 
 /// Somebody who waits for a write.
 struct Waiting<W: Writer> {
@@ -80,14 +76,14 @@ struct Waiting<W: Writer> {
 impl<W: Writer> Writes<W> {
     /// Writes by `writer`. What has gathered is made, too, where the process is about to end.
     pub fn new(writer: W, life: &Life) -> Self {
-        let (next, ends) = (writer.clone(), life.clone());
-        let gathering = Gathering::new(LARGEST, move |turn, those| {
-            // Outside of the runtime nobody waits any more.
+        let life = life.clone();
+        Self(Gathering::new(LARGEST, move |turn, those: Vec<Waiting<W>>| {
+            // In the trace of the first. Outside of the runtime nobody waits any more.
+            let span = those.first().map_or_else(Span::none, |waiting| waiting.span.clone());
             if Handle::try_current().is_ok() {
-                begin(&next, &ends, turn, those);
+                life.spawn_untraced(go_on(writer.clone(), turn, those).instrument(span));
             }
-        });
-        Self { gathering, writer, life: life.clone() }
+        }))
     }
 
     /// Makes a write: with others, where others are being made or come at the same moment. It is
@@ -100,36 +96,19 @@ impl<W: Writer> Writes<W> {
     ) -> Result<W::Made, Status> {
         let (tell, told) = oneshot::channel();
         let waiting = Waiting { span: Span::current(), write, tell };
-        if let Some((turn, waiting)) = self.gathering.join(&(organisation, actor), waiting) {
-            begin(&self.writer, &self.life, turn, vec![waiting]);
-        }
+        self.0.add(&(organisation, actor), waiting);
         // Nobody tells only where the process ends.
         told.await.unwrap_or_else(|_| Err(Status::unavailable("the process ends; try again")))
     }
 }
 
-/// Begins a turn, in the trace of the first of it.
-fn begin<W: Writer>(
-    writer: &W,
-    life: &Life,
-    turn: Turn<Whose, Waiting<W>>,
-    those: Vec<Waiting<W>>,
-) {
-    let span = those.first().map_or_else(Span::none, |waiting| waiting.span.clone());
-    let writer = writer.clone();
-    let made = async move {
-        let those = turn.with_others(those).await;
-        let made = Box::pin(make_all(&writer, turn.whose().0, those));
-        in_turn(turn, made).await;
-    };
-    life.spawn_untraced(made.instrument(span));
-}
-
-/// Works for as long as a turn lasts, and then without it.
-async fn in_turn<K: Clone + Eq + Hash, W>(turn: Turn<K, W>, mut work: impl Future + Unpin) {
-    if tokio::time::timeout(LONGEST_TURN, &mut work).await.is_err() {
+/// Makes what has gathered, in a turn for as long as one lasts, and then without it.
+async fn go_on<W: Writer>(writer: W, turn: Turn<Whose, Waiting<W>>, those: Vec<Waiting<W>>) {
+    let those = turn.with_others(those).await;
+    let mut made = pin!(make_all(&writer, turn.whose().0, those));
+    if tokio::time::timeout(LONGEST_TURN, &mut made).await.is_err() {
         drop(turn);
-        work.await;
+        made.await;
     }
 }
 
@@ -146,7 +125,6 @@ async fn make_all<W: Writer>(writer: &W, organisation: OrganisationId, mut those
     }
     let each = those.into_iter().map(|Waiting { write, tell, span }| {
         let alone = async move {
-            // Who has hung up hears of nothing.
             drop(tell.send(writer.alone(organisation, write).await.map_err(Into::into)));
         };
         alone.instrument(span)
@@ -160,17 +138,20 @@ async fn make_together<W: Writer>(
     organisation: OrganisationId,
     those: Vec<Waiting<W>>,
 ) -> Vec<Waiting<W>> {
-    let write = |waiting: &Waiting<W>| {
-        (waiting.write.clone(), waiting.span.in_scope(telemetry::traceparent))
-    };
-    let writes = Arc::new(those.iter().map(write).collect());
+    let (writes, asked): (Vec<Write<W>>, Vec<_>) = those
+        .into_iter()
+        .map(|Waiting { write, span, tell }| {
+            ((write, span.in_scope(telemetry::traceparent)), (span, tell))
+        })
+        .unzip();
+    let writes = Arc::new(writes);
     let mut made = together(writer, organisation, &writes).await.into_iter();
-    let left = those.into_iter().filter_map(|waiting| match made.next().flatten() {
-        Some(made) => {
-            drop(waiting.tell.send(made));
-            None
-        }
-        None => Some(waiting),
+    let writes = Arc::unwrap_or_clone(writes).into_iter();
+    let left = writes.zip(asked).filter_map(|((write, _), (span, tell))| {
+        let Some(made) = made.next().flatten() else { return Some(Waiting { write, span, tell }) };
+        // Who has hung up hears of nothing.
+        drop(tell.send(made));
+        None
     });
     left.collect()
 }

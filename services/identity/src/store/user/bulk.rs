@@ -247,7 +247,7 @@ async fn put_users(
     organisation: OrganisationId,
     planned: &[Planned],
 ) -> Result<(), sqlx::Error> {
-    fn each<T>(planned: &[Planned], value: impl Fn(&Planned) -> T) -> Vec<T> {
+    fn each<'p, T>(planned: &'p [Planned], value: impl Fn(&'p Planned) -> T) -> Vec<T> {
         planned.iter().map(value).collect()
     }
     let field = |at: usize| each(planned, move |p| p.prepared.listed.custom_fields[at].clone());
@@ -306,8 +306,8 @@ async fn put_users(
         &each(planned, |p| p.prepared.primary_email_key.clone()) as &[Option<String>],
         &each(planned, |p| p.prepared.document.external_id.clone()) as &[Option<String>],
         &each(planned, |p| p.prepared.display_name_key.clone()) as &[Option<String>],
-        planned.iter().map(|p| Json(&p.prepared.document)).collect::<Vec<_>>() as Vec<Json<&User>>,
-        planned.iter().map(|p| Json(&p.prepared.search)).collect::<Vec<_>>() as Vec<Json<&Value>>,
+        each(planned, |p| Json(&p.prepared.document)) as Vec<Json<&User>>,
+        each(planned, |p| Json(&p.prepared.search)) as Vec<Json<&Value>>,
         &each(planned, |p| p.prepared.listed.content_region),
         &each(planned, |p| p.prepared.listed.unknown_country.clone()) as &[Option<String>],
         &field(0) as &[Option<String>],
