@@ -13,7 +13,7 @@ use muster_proto::identity::v1::{
     ProvisioningLogEntry, ProvisioningOutcome as Outcome, RevokeApiKeyRequest,
     SummariseProvisioningRequest,
 };
-use muster_runtime::feed::timestamp;
+use muster_runtime::clock::timestamp;
 use muster_runtime::id::LogEntryId;
 use muster_runtime::transport::Transport;
 use serde_json::json;

@@ -17,10 +17,10 @@ use muster_proto::identity::v1::report_service_client::ReportServiceClient;
 use muster_proto::identity::v1::session_service_client::SessionServiceClient;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_proto::identity::v1::{BatchGetUsersRequest, User};
-use muster_runtime::deadline;
 use muster_runtime::gathering::Reads;
 use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::transport::Transport;
+use muster_runtime::{clock, deadline};
 use muster_scim::caseless;
 use tonic::Status;
 
@@ -112,6 +112,7 @@ impl Parts {
             organisation_id: user.organisation_id.clone(),
             user_id: user.id.clone(),
             revision: user.revision,
+            update_time: user.update_time,
         };
         let mut approvers = self.approvers.clone();
         let settled = deadline::within(self.settle_time, approvers.await_user(request)).await;
@@ -129,15 +130,18 @@ impl Parts {
         #[cfg(feature = "failpoints")]
         muster_runtime::failpoint::crash("settle-before");
         let (mut approvers, mut groups) = (self.approvers.clone(), self.groups.clone());
+        let update_time = Some(clock::timestamp(clock::now()));
         let in_approver = approvers.await_user(approver::AwaitUserRequest {
             organisation_id: organisation.to_owned(),
             user_id: id.to_owned(),
             revision,
+            update_time,
         });
         let in_group = groups.await_user(group::AwaitUserRequest {
             organisation_id: organisation.to_owned(),
             user_id: id.to_owned(),
             revision,
+            update_time,
         });
         let both = async { tokio::join!(in_approver, in_group) };
         let (approver, group) = deadline::within(self.settle_time, both).await;

@@ -14,8 +14,7 @@ use http::{HeaderValue, Method, header, request};
 use muster_proto::identity::v1::{
     ProvisioningAction, ProvisioningLogEntry, ProvisioningOutcome, ProvisioningSubject,
 };
-use muster_runtime::clock;
-use muster_runtime::feed::timestamp;
+use muster_runtime::clock::{self, timestamp};
 use muster_runtime::id::LogEntryId;
 use muster_scim::Error;
 use serde_json::Value;

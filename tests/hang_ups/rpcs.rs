@@ -290,6 +290,7 @@ fn groups(here: &Here) -> Vec<Call> {
             organisation_id: organisation(&s),
             user_id: s.user.id,
             revision: s.user.revision,
+            update_time: None,
         });
         "Reconcile" => |c, s| c.reconcile(ReconcileRequest {
             organisation_id: organisation(&s),
@@ -340,6 +341,7 @@ fn approvers(here: &Here) -> Vec<Call> {
             organisation_id: organisation(&s),
             user_id: s.user.id,
             revision: s.user.revision,
+            update_time: None,
         });
         "Reconcile" => |c, s| c.reconcile(ReconcileRequest {
             organisation_id: organisation(&s),

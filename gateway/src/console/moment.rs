@@ -1,6 +1,6 @@
 //! Times as people read them.
 
-use time::OffsetDateTime;
+use muster_runtime::clock;
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -33,7 +33,7 @@ fn written(
     timestamp: Option<&prost_types::Timestamp>,
     format: &[BorrowedFormatItem<'_>],
 ) -> Option<Moment> {
-    let time = OffsetDateTime::from_unix_timestamp(timestamp?.seconds).ok()?;
+    let time = clock::time_of(*timestamp?)?.replace_nanosecond(0).ok()?;
     Some(Moment { text: time.format(format).ok()?, iso: time.format(&Rfc3339).ok()? })
 }
 

@@ -22,7 +22,7 @@ const QUEUE: usize = 10_000;
 /// How many are sent at once at most.
 const BATCH: usize = 500;
 /// How long a batch is gathered: an admin sees a request about so much later.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(250);
 /// How long identity may take for a batch.
 const APPEND: Duration = Duration::from_secs(10);
 /// How long to wait before a batch is sent again, at first and at most.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use muster_proto::filter::v1::comparison::Operand as Value;
 use muster_proto::filter::v1::filter::Kind;
 use muster_proto::filter::v1::{self as proto, Filter as Message};
-use muster_runtime::feed::timestamp;
+use muster_runtime::clock::timestamp;
 use muster_scim::filter::{Filter, Operand, Operator, matches};
 use muster_scim::path::AttributePath;
 use muster_scim::schema::{ENTERPRISE_USER, MUSTER_USER, ResourceType, USER_TYPE};

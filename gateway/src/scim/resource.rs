@@ -2,13 +2,13 @@
 
 use axum::response::Response;
 use http::{StatusCode, header};
+use muster_runtime::clock;
 use muster_scim::Object;
 use muster_scim::projection::Projection;
 use muster_scim::schema::{ResourceType, USER_TYPE};
 use prost_types::Timestamp;
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::user_json::ShownUser;
@@ -103,9 +103,7 @@ impl Meta {
 }
 
 fn date_time(timestamp: Option<Timestamp>) -> Option<String> {
-    let timestamp = timestamp?;
-    let nanoseconds = i128::from(timestamp.seconds) * 1_000_000_000 + i128::from(timestamp.nanos);
-    OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()?.format(&Rfc3339).ok()
+    clock::time_of(timestamp?)?.format(&Rfc3339).ok()
 }
 
 /// The members of a group, of whom there may be 100,000: they are written as they are, and never

@@ -6,6 +6,8 @@
 //! on from there (identity was restored, or the follower was away for longer than changes are
 //! kept), the organisation's users are listed afresh.
 
+mod applied;
+mod awaited;
 mod cursor;
 mod lag;
 mod reconcile;
@@ -13,11 +15,14 @@ mod session;
 mod user;
 
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use muster_proto::identity::v1::user_service_client::UserServiceClient;
 use muster_runtime::BoxFuture;
+use muster_runtime::clock;
 use muster_runtime::feed::Feed;
 use muster_runtime::grpc::max_message_bytes;
 use muster_runtime::id::{OrganisationId, Revision, UserId};
@@ -25,9 +30,11 @@ use muster_runtime::life::Life;
 use muster_runtime::postgres::Database;
 use muster_runtime::transport::Transport;
 use sqlx::PgConnection;
-use tokio::sync::broadcast;
+use time::OffsetDateTime;
 use tonic::Code;
 
+use applied::Applied;
+use awaited::Awaited;
 use lag::Lag;
 pub use reconcile::Reconciled;
 pub use user::{Existence, FollowedUser};
@@ -78,9 +85,24 @@ pub trait Keeper: Send + Sync + 'static {
 /// at the least.
 const SOONEST: Duration = Duration::from_millis(20);
 const LATEST: Duration = Duration::from_millis(200);
+/// What was written no longer ago is not looked for before this process has applied it.
+const JUST_WRITTEN: Duration = Duration::from_secs(1);
 
 /// How long to wait before a feed that broke off is opened again.
 const REOPEN: Duration = Duration::from_millis(500);
+
+/// A revision of a user that somebody waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct AwaitedRevision {
+    /// The organisation.
+    pub organisation: OrganisationId,
+    /// The user.
+    pub user: UserId,
+    /// The revision, or a later one.
+    pub revision: Revision,
+    /// When it was written, where that is known.
+    pub written_at: Option<OffsetDateTime>,
+}
 
 /// Follows identity for a service. Cloning it gives the same.
 #[derive(Debug)]
@@ -90,8 +112,8 @@ pub struct Follower<K> {
     feed: Feed,
     users: Users,
     lag: Arc<Lag>,
-    /// Tells of what this process has applied: of whom, in which organisation.
-    applied: broadcast::Sender<(OrganisationId, Arc<[UserId]>)>,
+    applied: Arc<Applied>,
+    awaited: Arc<Awaited>,
     life: Life,
     keeper: PhantomData<K>,
 }
@@ -104,6 +126,7 @@ impl<K> Clone for Follower<K> {
             users: self.users.clone(),
             lag: self.lag.clone(),
             applied: self.applied.clone(),
+            awaited: self.awaited.clone(),
             life: self.life.clone(),
             keeper: PhantomData,
         }
@@ -120,7 +143,8 @@ impl<K: Keeper> Follower<K> {
             feed,
             users,
             lag: Lag::measured(K::NAME),
-            applied: broadcast::channel(1_024).0,
+            applied: Arc::default(),
+            awaited: Arc::default(),
             life: life.clone(),
             keeper: PhantomData,
         };
@@ -136,33 +160,30 @@ impl<K: Keeper> Follower<K> {
     }
 
     /// Waits until `look` finds what identity's feed brings of a user, for as long as the caller does.
+    /// The organisation's changes are applied as they come meanwhile, not gathered.
     ///
-    /// It looks again when this process has applied something of the user, and now and then, since a
-    /// replica may have done so.
+    /// It looks when this process has applied the revision, and now and then, since a replica may have
+    /// done so; at once, unless the revision was written a moment ago.
     pub async fn until<T, F>(
         &self,
-        organisation: OrganisationId,
-        user: UserId,
+        awaited: AwaitedRevision,
         look: impl Fn() -> F,
     ) -> Result<T, sqlx::Error>
     where
         F: Future<Output = Result<Option<T>, sqlx::Error>>,
     {
-        let mut applied = self.applied.subscribe();
+        let AwaitedRevision { organisation, user, revision, written_at } = awaited;
+        let _awaits = self.awaited.begin(organisation);
+        let mut applied = pin!(self.applied.comes(organisation, user, revision).fuse());
         let mut pause = SOONEST;
+        let mut looks = written_at.is_none_or(|at| clock::now() - at > JUST_WRITTEN);
         loop {
-            if let Some(found) = look().await? {
+            if looks && let Some(found) = look().await? {
                 return Ok(found);
             }
-            let heard = async {
-                // One who was too slow to hear everything looks, too.
-                let another = |applied: &(OrganisationId, Arc<[UserId]>)| {
-                    applied.0 != organisation || !applied.1.contains(&user)
-                };
-                while matches!(applied.recv().await, Ok(applied) if another(&applied)) {}
-            };
+            looks = true;
             tokio::select! {
-                () = heard => {}
+                () = &mut applied => {}
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LATEST),
             }
         }

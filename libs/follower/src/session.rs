@@ -1,13 +1,12 @@
 //! Following while one stream lasts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
 use muster_proto::identity::v1::{WatchChangesRequest, WatchChangesResponse};
 use muster_runtime::grpc::database_status;
-use muster_runtime::id::{OrganisationId, UserId};
+use muster_runtime::id::{OrganisationId, Revision, UserId};
 use muster_runtime::{clock, telemetry};
 use time::OffsetDateTime;
 use tokio::task::{JoinError, JoinSet};
@@ -25,6 +24,8 @@ const BATCH: usize = 500;
 const QUEUE: usize = 2_000;
 /// How long to wait for the rest of what identity is about to send.
 const REST: Duration = Duration::from_millis(10);
+/// How long to gather changes where nobody waits for one: many cost little more than one.
+const GATHER: Duration = Duration::from_millis(100);
 /// How many organisations are worked on at once.
 const AT_ONCE: usize = 4;
 /// How long to leave an organisation alone that another replica is at work on.
@@ -48,7 +49,7 @@ pub(crate) struct Message {
 }
 
 /// An organisation's batch, of whom it was, and what came of it.
-type Applied = (OrganisationId, Arc<[UserId]>, Result<Advance, sqlx::Error>);
+type Applied = (OrganisationId, Vec<(UserId, Revision)>, Result<Advance, sqlx::Error>);
 
 /// An organisation's changes that have come and are not applied.
 #[derive(Debug, Default)]
@@ -152,6 +153,7 @@ impl<K: Keeper> Session<'_, K> {
                 }
                 Some(listed) = self.listings.join_next() => self.listed(listed),
                 Some(advanced) = self.advances.join_next() => self.advanced(advanced),
+                () = self.follower.awaited.another() => {}
                 () = tokio::time::sleep(wait) => {}
             }
             // What has come already goes with it.
@@ -177,10 +179,16 @@ impl<K: Keeper> Session<'_, K> {
     fn wait(&self) -> Duration {
         let now = Instant::now();
         let full = self.advances.len() == AT_ONCE;
-        let work = self.pending.values().filter(|pending| !full && !pending.advancing);
-        let work = work.map(|pending| pending.due().unwrap_or(now));
+        let work = self.pending.iter().filter(|(_, pending)| !full && !pending.advancing);
+        let work = work.map(|(organisation, pending)| self.due(*organisation, pending));
+        let work = work.map(|due| due.unwrap_or(now));
         let next = work.chain(self.reopen.filter(|_| self.listings.is_empty())).min();
         next.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
+    }
+
+    /// When an organisation's next batch is to begin; none for now.
+    fn due(&self, organisation: OrganisationId, pending: &Pending) -> Option<Instant> {
+        pending.due(self.follower.awaited.contains(organisation))
     }
 
     /// Whether more changes may wait. Those behind one that cannot be applied do not count.
@@ -203,7 +211,7 @@ impl<K: Keeper> Session<'_, K> {
             user,
             sequence: metadata.sequence,
             resume_token: message.resume_token,
-            written_at: metadata.write_time.and_then(time_of).unwrap_or_else(clock::now),
+            written_at: metadata.write_time.and_then(clock::time_of).unwrap_or_else(clock::now),
             traceparent: metadata.traceparent,
         };
         let organisation = message.user.organisation;
@@ -228,10 +236,11 @@ impl<K: Keeper> Session<'_, K> {
     /// Begins to apply what waits, as much at once as may be.
     fn advance(&mut self) {
         let now = Instant::now();
-        let is_due =
-            |pending: &Pending| !pending.advancing && pending.due().is_none_or(|at| at <= now);
-        let due = self.pending.iter().filter(|(_, pending)| is_due(pending));
-        let mut due: Vec<OrganisationId> = due.map(|(organisation, _)| *organisation).collect();
+        let free = self.pending.iter().filter(|(_, pending)| !pending.advancing);
+        let due = free.map(|(organisation, pending)| (*organisation, pending)).filter(
+            |(organisation, pending)| self.due(*organisation, pending).is_none_or(|at| at <= now),
+        );
+        let mut due: Vec<OrganisationId> = due.map(|(organisation, _)| organisation).collect();
         // Whose turn was last comes last.
         let after = due.partition_point(|organisation| Some(*organisation) <= self.last);
         due.rotate_left(after);
@@ -241,8 +250,8 @@ impl<K: Keeper> Session<'_, K> {
             pending.since = None;
             self.last = Some(organisation);
             let batch = pending.batch();
-            let (follower, users) =
-                (self.follower.clone(), batch.iter().map(|m| m.user.id).collect());
+            let users = batch.iter().map(|message| (message.user.id, message.user.revision));
+            let (follower, users) = (self.follower.clone(), users.collect());
             self.advances.spawn(async move {
                 (organisation, users, follower.advance(organisation, batch).await)
             });
@@ -258,8 +267,7 @@ impl<K: Keeper> Session<'_, K> {
         }
         match advanced {
             Ok(Advance::Done { .. }) => {
-                // An error says that nobody waits.
-                drop(self.follower.applied.send((organisation, users)));
+                self.follower.applied.note(organisation, &users);
                 self.done(organisation, count);
             }
             Ok(Advance::Busy) => self.pause(organisation, BUSY),
@@ -363,12 +371,18 @@ impl<K: Keeper> Session<'_, K> {
 }
 
 impl Pending {
-    /// When the next batch is to begin; none for now.
-    fn due(&self) -> Option<Instant> {
+    /// When the next batch is to begin, where somebody waits for one of the changes or nobody does;
+    /// none for now.
+    fn due(&self, awaited: bool) -> Option<Instant> {
         let last = self.messages.back().map_or(0, |last| last.sequence);
-        let is_all = last >= self.head || self.messages.len() >= BATCH || self.failures > 0;
-        let rest = self.since.filter(|_| !is_all).map(|since| since + REST);
-        self.again.max(rest)
+        let wait = if self.messages.len() >= BATCH || self.failures > 0 {
+            None
+        } else if awaited {
+            (last < self.head).then_some(REST)
+        } else {
+            Some(GATHER)
+        };
+        self.again.max(self.since.zip(wait).map(|(since, wait)| since + wait))
     }
 
     /// What to apply next in one transaction: changes of one actor, who is told as the one who made
@@ -407,8 +421,4 @@ impl<K: Keeper> Follower<K> {
         }
         Ok(advance)
     }
-}
-
-fn time_of(time: prost_types::Timestamp) -> Option<OffsetDateTime> {
-    OffsetDateTime::from_unix_timestamp(time.seconds).ok()
 }

@@ -39,6 +39,7 @@ pub use self::service::Feed;
 pub use self::settings::Settings;
 pub use self::token::{Position, TokenKey, token_position};
 pub use self::watch::{Watch, Watched};
+use crate::clock;
 use crate::id::{AdminId, ApiKeyId, OrganisationId, Revision};
 use crate::telemetry;
 use muster_proto::feed::v1 as proto;
@@ -219,19 +220,10 @@ impl Change {
             organisation_id: self.organisation_id.to_string(),
             sequence: self.sequence,
             change_id: self.change_id.to_string(),
-            write_time: Some(timestamp(self.written_at)),
+            write_time: Some(clock::timestamp(self.written_at)),
             actor: Some(Actor::from_column(&self.actor).to_proto()),
             traceparent: self.traceparent.clone().unwrap_or_default(),
         }
-    }
-}
-
-/// A time as messages hold it.
-#[must_use]
-pub fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.unix_timestamp(),
-        nanos: i32::try_from(time.nanosecond()).unwrap_or_default(),
     }
 }
 

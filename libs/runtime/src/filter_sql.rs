@@ -5,8 +5,9 @@ use muster_proto::filter::v1::comparison::Operand;
 use muster_proto::filter::v1::filter::Kind;
 use muster_proto::filter::v1::{Comparison, Filter, Operator};
 use sqlx::{Postgres, QueryBuilder};
-use time::OffsetDateTime;
 use uuid::Uuid;
+
+use crate::clock;
 
 /// Where an attribute stands. The expressions are constants of the service.
 #[derive(Debug, Clone)]
@@ -272,10 +273,7 @@ impl Columns<'_> {
                     .ok_or_else(unsupported)?;
             }
             (Column::Time { sql }, Some(Operand::Time(moment))) => {
-                let nanoseconds =
-                    i128::from(moment.seconds) * 1_000_000_000 + i128::from(moment.nanos);
-                let moment = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds)
-                    .map_err(|_| unsupported())?;
+                let moment = clock::time_of(*moment).ok_or_else(unsupported)?;
                 let symbol = symbol(operator).ok_or_else(unsupported)?;
                 query.push("(").push(sql).push(symbol).push_bind(moment).push(")");
             }

@@ -217,15 +217,16 @@ impl Database {
         self.run(self.begin(organisation), End::Lasting(organisation), work).await
     }
 
-    /// Runs `work` as [`Database::write`] does, and returns when it is committed: for what would be
-    /// done again if a crash undid it. Where it appends to the feed, it is on disk, too.
+    /// Runs `work` as [`Database::write`] does, and returns when it is committed, on disk or not: for
+    /// what would be done again if a crash undid it. Whoever reads what it appends to the feed waits
+    /// for the disk before they tell of it.
     pub async fn apply<T, E, F>(&self, organisation: OrganisationId, work: F) -> Result<T, E>
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
         T: Send + 'static,
         E: From<sqlx::Error> + Send + 'static,
     {
-        self.run(self.begin(organisation), End::LastingIfAppended(organisation), work).await
+        self.run(self.begin(organisation), End::Repeatable, work).await
     }
 
     /// Begins a transaction that writes.

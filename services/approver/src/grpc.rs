@@ -1,5 +1,6 @@
 //! `ApproverService`: decode, call, encode.
 
+use muster_follower::AwaitedRevision;
 use muster_proto::approver::v1::approver_service_server::ApproverService;
 use muster_proto::approver::v1::{
     AwaitUserRequest, AwaitUserResponse, BatchCheckApprovalsRequest, BatchCheckApprovalsResponse,
@@ -10,6 +11,7 @@ use muster_proto::approver::v1::{
     ListUsersWithPendingApproversResponse, ReconcileRequest, ReconcileResponse,
     WatchChangesRequest, WatchChangesResponse,
 };
+use muster_runtime::clock;
 use muster_runtime::feed::{self, HistoryRequest, Messages};
 use muster_runtime::grpc::cut_page;
 use muster_runtime::id::{OrganisationId, Revision, UserId};
@@ -143,9 +145,11 @@ impl ApproverService for Approvers {
             .pop()
             .ok_or(Error::Invalid { field: "user_id", description: "is no UUID".into() })?;
         let revision = Revision(request.revision);
+        let written_at = request.update_time.and_then(clock::time_of);
+        let awaited = AwaitedRevision { organisation, user, revision, written_at };
         let approvers = self
             .follower
-            .until(organisation, user, || async {
+            .until(awaited, || async {
                 let state = self.states.get(&organisation, &user).await?;
                 Ok(state.filter(|state| state.revision >= revision).map(|state| state.approvers))
             })

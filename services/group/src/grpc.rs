@@ -2,6 +2,7 @@
 
 mod field;
 
+use muster_follower::AwaitedRevision;
 use muster_proto::group::v1::group_service_server::GroupService;
 use muster_proto::group::v1::update_group_request::{ExternalIdChange, Members as MembersChange};
 use muster_proto::group::v1::{
@@ -287,8 +288,10 @@ impl GroupService for Groups {
             .parse()
             .map_err(|_| Error::Invalid { field: "user_id", description: "is no UUID".into() })?;
         let revision = Revision(request.revision);
+        let written_at = request.update_time.and_then(clock::time_of);
+        let awaited = AwaitedRevision { organisation, user, revision, written_at };
         self.follower
-            .until(organisation, user, || {
+            .until(awaited, || {
                 self.database.point(organisation, move |c| {
                     Box::pin(person::at_revision(c, organisation, user, revision))
                 })

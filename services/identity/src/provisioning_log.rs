@@ -59,7 +59,7 @@ impl TryFrom<ProvisioningLogEntry> for Entry {
             .map_err(|_| invalid("organisation_id", "is not a UUID"))?;
         let requested_at = message
             .request_time
-            .and_then(time_of)
+            .and_then(clock::time_of)
             .ok_or_else(|| invalid("request_time", "is missing or out of range"))?;
         let duration = message.duration.unwrap_or_default();
         let duration_us = duration
@@ -79,12 +79,6 @@ impl TryFrom<ProvisioningLogEntry> for Entry {
             message,
         })
     }
-}
-
-/// A time as the log has it; none where there is none such.
-pub(crate) fn time_of(timestamp: prost_types::Timestamp) -> Option<OffsetDateTime> {
-    let nanos = i128::from(timestamp.seconds) * 1_000_000_000 + i128::from(timestamp.nanos);
-    OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()
 }
 
 /// Deletes for ever what need not be kept. Replicas that do so at once do it twice in vain, and

@@ -15,8 +15,8 @@ pub(super) enum End {
     Nothing,
     /// What was written comes on disk.
     Lasting(OrganisationId),
-    /// It comes on disk where it appended to the feed.
-    LastingIfAppended(OrganisationId),
+    /// What was written comes on disk some time: it would be done again.
+    Repeatable,
 }
 
 pub(super) async fn run<T, E, F>(
@@ -96,11 +96,9 @@ impl Open<'_> {
         if !matches!(end, End::Nothing) {
             crate::failpoint::crash("commit-before");
         }
-        let organisation = match (end, appended) {
-            (End::Nothing, _) | (End::LastingIfAppended(_), None) => None,
-            (End::Lasting(organisation) | End::LastingIfAppended(organisation), _) => {
-                Some(organisation)
-            }
+        let organisation = match end {
+            End::Nothing | End::Repeatable => None,
+            End::Lasting(organisation) => Some(organisation),
         };
         let lasts = database.lasting.as_ref().zip(organisation);
         let committed = if lasts.is_some() {

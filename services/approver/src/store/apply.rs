@@ -55,8 +55,10 @@ pub(crate) async fn apply(
     let Some(FollowedUser { organisation, actor, .. }) = users.last().cloned() else {
         return Ok(false);
     };
-    for user in users.iter().filter(|user| user.existence == Existence::Erased) {
-        feed::erase(connection, organisation, user.id.uuid()).await?;
+    let erased = users.iter().filter(|user| user.existence == Existence::Erased);
+    let erased: BTreeSet<UserId> = erased.map(|user| user.id).collect();
+    for user in &erased {
+        feed::erase(connection, organisation, user.uuid()).await?;
     }
     let persons: Vec<Person> = users.into_iter().map(Person::from).collect();
     let ids: BTreeSet<UserId> = persons.iter().map(|person| person.id).collect();
@@ -71,6 +73,10 @@ pub(crate) async fn apply(
     }
     if changes.is_empty() {
         return Ok(false);
+    }
+    // What they were before they were erased may be told of here for the first time.
+    for change in changes.iter_mut().filter(|change| erased.contains(&change.subject.into())) {
+        (change.before, change.after) = (None, None);
     }
     feed::append(connection, organisation, &actor, clock::now(), &changes).await?;
     Ok(true)

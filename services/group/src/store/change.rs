@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use muster_proto::group::v1::{Group, GroupChange, WatchChangesResponse};
-use muster_runtime::feed::{self, Change, Payload, Watched, timestamp};
+use muster_runtime::clock::timestamp;
+use muster_runtime::feed::{self, Change, Payload, Watched};
 use muster_runtime::id::{GroupId, UserId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;

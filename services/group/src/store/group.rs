@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use muster_proto::group::v1::Group;
 use muster_proto::identity::v1::Origin;
-use muster_runtime::feed::{self, Actor, Kind, NewChange, timestamp};
+use muster_runtime::clock::timestamp;
+use muster_runtime::feed::{self, Actor, Kind, NewChange};
 use muster_runtime::id::{GroupId, OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;

@@ -36,7 +36,7 @@ impl ApiKeyService for Identity {
             hash: secret::hash(&secret),
             prefix: secret::shown(&secret).to_owned(),
             label: organisation::name("label", &key.label)?,
-            expires_at: key.expire_time.map(time_of).transpose()?,
+            expires_at: key.expire_time.map(expiry).transpose()?,
             source_networks: networks(key.source_networks)?,
             creator: actor(request.actor)?,
         };
@@ -119,9 +119,9 @@ impl ApiKeyService for Identity {
     }
 }
 
-fn time_of(timestamp: prost_types::Timestamp) -> Result<OffsetDateTime, Error> {
-    OffsetDateTime::from_unix_timestamp(timestamp.seconds)
-        .map_err(|_| Error::Invalid { field: "expire_time", description: "is out of range".into() })
+fn expiry(timestamp: prost_types::Timestamp) -> Result<OffsetDateTime, Error> {
+    let description = "is out of range".into();
+    clock::time_of(timestamp).ok_or(Error::Invalid { field: "expire_time", description })
 }
 
 /// Networks as they are compared: without the bits of a host.

@@ -8,6 +8,7 @@ use muster_proto::identity::v1::{
     ListProvisioningLogRequest, ListProvisioningLogResponse, ProvisioningLogEntry,
     ProvisioningOutcome, SummariseProvisioningRequest, SummariseProvisioningResponse,
 };
+use muster_runtime::clock;
 use muster_runtime::grpc::cut_page;
 use muster_runtime::id::OrganisationId;
 use muster_scim::caseless;
@@ -15,7 +16,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{organisation_id, page_size};
-use crate::provisioning_log::{Entry, time_of};
+use crate::provisioning_log::Entry;
 use crate::store::provisioning_log as store;
 use crate::{Error, Identity};
 
@@ -111,7 +112,7 @@ fn listing(
 ) -> Result<Option<store::Listing>, Error> {
     let time = |field, time: Option<prost_types::Timestamp>| match time {
         None => Ok(None),
-        Some(time) => time_of(time)
+        Some(time) => clock::time_of(time)
             .map(Some)
             .ok_or(Error::Invalid { field, description: "is out of range".into() }),
     };

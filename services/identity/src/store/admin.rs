@@ -1,7 +1,7 @@
 //! Admins.
 
 use muster_proto::identity::v1::Admin;
-use muster_runtime::feed::timestamp;
+use muster_runtime::clock::timestamp;
 use muster_runtime::id::{AdminId, OrganisationId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;

@@ -1,7 +1,8 @@
 //! API keys. Only the SHA-256 of a secret is kept.
 
 use muster_proto::identity::v1::{ApiKey, Organisation};
-use muster_runtime::feed::{Actor, timestamp};
+use muster_runtime::clock::timestamp;
+use muster_runtime::feed::Actor;
 use muster_runtime::id::{ApiKeyId, OrganisationId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;

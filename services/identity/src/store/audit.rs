@@ -1,7 +1,8 @@
 //! Who did what. Rows are added and read, never changed.
 
 use muster_proto::identity::v1::{AuditAction, AuditEvent};
-use muster_runtime::feed::{Actor, timestamp};
+use muster_runtime::clock::timestamp;
+use muster_runtime::feed::Actor;
 use muster_runtime::id::OrganisationId;
 use muster_runtime::telemetry;
 use sqlx::PgConnection;

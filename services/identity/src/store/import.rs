@@ -1,7 +1,8 @@
 //! Imports of people: the file, how far it is, and the changes to append at its end.
 
 use muster_proto::identity::v1::{Import, ImportState};
-use muster_runtime::feed::{Actor, Kept, NewChange, Payload, append_kept, timestamp};
+use muster_runtime::clock::timestamp;
+use muster_runtime::feed::{Actor, Kept, NewChange, Payload, append_kept};
 use muster_runtime::id::OrganisationId;
 use sqlx::PgConnection;
 use sqlx::types::Json;

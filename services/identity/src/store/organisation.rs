@@ -1,7 +1,7 @@
 //! Organisations: known by id and slug before anything else is.
 
 use muster_proto::identity::v1::Organisation;
-use muster_runtime::feed::timestamp;
+use muster_runtime::clock::timestamp;
 use muster_runtime::id::OrganisationId;
 use sqlx::PgConnection;
 use time::OffsetDateTime;

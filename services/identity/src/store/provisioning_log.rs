@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use muster_proto::identity::v1::{ProvisioningCount, ProvisioningLogEntry, ProvisioningOutcome};
-use muster_runtime::feed::timestamp;
+use muster_runtime::clock::timestamp;
 use muster_runtime::id::{ApiKeyId, LogEntryId, OrganisationId};
 use muster_scim::caseless;
 use sqlx::postgres::PgRow;

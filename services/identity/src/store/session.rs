@@ -1,7 +1,7 @@
 //! Sessions in the console. Only the SHA-256 of a secret is kept.
 
 use muster_proto::identity::v1::{Admin, Organisation};
-use muster_runtime::feed::timestamp;
+use muster_runtime::clock::timestamp;
 use muster_runtime::id::{AdminId, OrganisationId};
 use sqlx::PgConnection;
 use time::OffsetDateTime;

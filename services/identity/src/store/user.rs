@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::slice;
 
 use muster_proto::identity::v1::{Origin, User, UserChange, WatchChangesResponse};
-use muster_runtime::feed::{self, Actor, Change, Kind, NewChange, Payload, Watched, timestamp};
+use muster_runtime::clock::timestamp;
+use muster_runtime::feed::{self, Actor, Change, Kind, NewChange, Payload, Watched};
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
