@@ -422,3 +422,38 @@ impl<K: Keeper> Follower<K> {
         Ok(advance)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_runtime::feed::Actor;
+
+    use super::*;
+
+    fn pending(count: i64, head: i64, since: Instant) -> Pending {
+        let organisation = OrganisationId::new();
+        let actor = Actor::Caller(String::new());
+        let message = |sequence| Message {
+            user: FollowedUser::gone(organisation, UserId::new(), Revision(1), actor.clone()),
+            sequence,
+            resume_token: String::new(),
+            written_at: clock::now(),
+            traceparent: String::new(),
+        };
+        let messages = (1..=count).map(message).collect();
+        Pending { messages, head, since: Some(since), ..Pending::default() }
+    }
+
+    #[test]
+    fn changes_are_gathered_unless_somebody_waits_for_one() {
+        let now = Instant::now();
+        assert_eq!(pending(1, 1, now).due(false), Some(now + GATHER));
+        assert_eq!(pending(1, 1, now).due(true), None);
+        // The rest is about to come.
+        assert_eq!(pending(1, 2, now).due(true), Some(now + REST));
+        // A whole batch is there.
+        assert_eq!(pending(500, 900, now).due(false), None);
+        // One that could not be applied has its own time.
+        let failed = Pending { failures: 1, again: Some(now), ..pending(1, 1, now + REST) };
+        assert_eq!(failed.due(false), Some(now));
+    }
+}
