@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use governor::clock::DefaultClock;
@@ -13,8 +13,8 @@ use governor::{Quota, RateLimiter};
 use http::StatusCode;
 use ipnet::IpNet;
 use muster_proto::identity::v1::{ApiKey, Organisation};
-use muster_runtime::clock;
 use muster_runtime::metrics::{self, Counted};
+use muster_runtime::{clock, lock};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, UpDownCounter};
 use ring::digest::{SHA256, digest};
@@ -231,10 +231,6 @@ fn hashed(secret: &str) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
     hash
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! What this process has applied lately.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use muster_runtime::id::{OrganisationId, Revision, UserId};
+use muster_runtime::lock;
 use tokio::sync::Notify;
 
 /// How many changes are remembered: a multiple of what is applied while a call is under way.
@@ -27,7 +28,7 @@ struct Last {
 impl Applied {
     /// Notes what is applied, and wakes who waits for it.
     pub(crate) fn note(&self, organisation: OrganisationId, users: &[(UserId, Revision)]) {
-        self.lock().note(organisation, users);
+        lock(&self.last).note(organisation, users);
         self.more.notify_waiters();
     }
 
@@ -41,15 +42,11 @@ impl Applied {
         loop {
             // Made before the look, so that nothing is missed between the two.
             let more = self.more.notified();
-            if self.lock().revisions.get(&(organisation, user)) >= Some(&revision) {
+            if lock(&self.last).revisions.get(&(organisation, user)) >= Some(&revision) {
                 return;
             }
             more.await;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Last> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,7 +99,7 @@ mod tests {
             applied.note(organisation, &[(UserId::new(), Revision(1))]);
         }
         assert_eq!(applied.comes(organisation, user, Revision(1)).now_or_never(), None);
-        let last = applied.lock();
+        let last = lock(&applied.last);
         assert_eq!((last.order.len(), last.revisions.len()), (REMEMBERED, REMEMBERED));
     }
 }

@@ -1,9 +1,10 @@
 //! Of which organisations somebody waits for a change.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use muster_runtime::id::OrganisationId;
+use muster_runtime::lock;
 use tokio::sync::Notify;
 
 /// How many wait for a change of each organisation, where any do.
@@ -23,13 +24,10 @@ pub(crate) struct Awaits<'a> {
 impl Awaited {
     /// Notes one more who waits.
     pub(crate) fn begin(&self, organisation: OrganisationId) -> Awaits<'_> {
-        let count = {
-            let mut organisations = self.lock();
-            let count = organisations.entry(organisation).or_default();
-            *count += 1;
-            *count
-        };
-        if count == 1 {
+        let mut organisations = lock(&self.organisations);
+        let count = organisations.entry(organisation).or_default();
+        *count += 1;
+        if *count == 1 {
             self.another.notify_one();
         }
         Awaits { awaited: self, organisation }
@@ -37,22 +35,18 @@ impl Awaited {
 
     /// Whether anybody waits for a change of the organisation.
     pub(crate) fn contains(&self, organisation: OrganisationId) -> bool {
-        self.lock().contains_key(&organisation)
+        lock(&self.organisations).contains_key(&organisation)
     }
 
     /// Waits until somebody waits for an organisation for which nobody did.
     pub(crate) async fn another(&self) {
         self.another.notified().await;
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<OrganisationId, usize>> {
-        self.organisations.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Awaits<'_> {
     fn drop(&mut self) {
-        let mut organisations = self.awaited.lock();
+        let mut organisations = lock(&self.awaited.organisations);
         if let Some(count) = organisations.get_mut(&self.organisation) {
             *count -= 1;
             if *count == 0 {

@@ -1,11 +1,11 @@
 //! How far behind identity a process is.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use muster_runtime::id::OrganisationId;
-use muster_runtime::{clock, metrics};
+use muster_runtime::{clock, lock, metrics};
 use opentelemetry::KeyValue;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -43,10 +43,6 @@ pub(crate) struct Measured {
     pub age: Duration,
     /// That organisation.
     pub organisation: Option<OrganisationId>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lag {

@@ -236,11 +236,10 @@ impl<K: Keeper> Session<'_, K> {
     /// Begins to apply what waits, as much at once as may be.
     fn advance(&mut self) {
         let now = Instant::now();
-        let free = self.pending.iter().filter(|(_, pending)| !pending.advancing);
-        let due = free.map(|(organisation, pending)| (*organisation, pending)).filter(
-            |(organisation, pending)| self.due(*organisation, pending).is_none_or(|at| at <= now),
-        );
-        let mut due: Vec<OrganisationId> = due.map(|(organisation, _)| organisation).collect();
+        let due = self.pending.iter().filter(|(organisation, pending)| {
+            !pending.advancing && self.due(**organisation, pending).is_none_or(|at| at <= now)
+        });
+        let mut due: Vec<OrganisationId> = due.map(|(organisation, _)| *organisation).collect();
         // Whose turn was last comes last.
         let after = due.partition_point(|organisation| Some(*organisation) <= self.last);
         due.rotate_left(after);

@@ -20,4 +20,11 @@ pub mod telemetry;
 pub mod tls;
 pub mod transport;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 pub use futures::future::BoxFuture;
+
+/// Locks what nobody leaves half changed, whatever happens while they hold it.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -342,8 +342,17 @@ fn ids(value: Value) -> Result<Option<BTreeSet<String>>, Error> {
 }
 
 fn id(index: usize, member: Value) -> Result<String, Error> {
+    let Some(object) = member.as_object() else {
+        return match member {
+            Value::String(id) => Ok(id),
+            other => Err(invalid(format!(
+                "members[{index}] is {}; expected an object with a value, a user's id",
+                kind_of(&other)
+            ))),
+        };
+    };
     let part = |name: &str| {
-        let mut parts = member.as_object()?.iter();
+        let mut parts = object.iter();
         parts.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     };
     if part("type").and_then(Value::as_str).is_some_and(|kind| kind.eq_ignore_ascii_case("Group")) {
@@ -351,22 +360,13 @@ fn id(index: usize, member: Value) -> Result<String, Error> {
             "members[{index}] is a group; groups in groups are not supported, send its users"
         )));
     }
-    match (&member, part("value")) {
-        (Value::Object(_), Some(Value::String(id))) => Ok(id.clone()),
-        (Value::Object(_), None) => {
-            Err(invalid(format!("members[{index}] has no value; expected a user's id")))
-        }
-        (Value::Object(_), Some(other)) => Err(invalid(format!(
+    match part("value") {
+        Some(Value::String(id)) => Ok(id.clone()),
+        None => Err(invalid(format!("members[{index}] has no value; expected a user's id"))),
+        Some(other) => Err(invalid(format!(
             "members[{index}].value is {}; expected a user's id as a string",
             kind_of(other)
         ))),
-        _ => match member {
-            Value::String(id) => Ok(id),
-            other => Err(invalid(format!(
-                "members[{index}] is {}; expected an object with a value, a user's id",
-                kind_of(&other)
-            ))),
-        },
     }
 }
 

@@ -6,7 +6,7 @@
 //! readers are. All but the sweep are hints, which may be lost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -22,6 +22,7 @@ use super::tail::Tail;
 use crate::clock;
 use crate::grpc::database_status;
 use crate::id::OrganisationId;
+use crate::lock;
 use crate::postgres::Database;
 
 /// How many organisations' newest changes are read in one round trip.
@@ -89,11 +90,6 @@ impl Everywhere {
     pub(super) async fn hinted(&self) {
         self.hinted.notified().await;
     }
-}
-
-/// Nothing panics while it holds one of these.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Wakers {

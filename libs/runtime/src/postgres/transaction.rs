@@ -96,11 +96,10 @@ impl Open<'_> {
         if !matches!(end, End::Nothing) {
             crate::failpoint::crash("commit-before");
         }
-        let organisation = match end {
+        let lasts = match end {
+            End::Lasting(organisation) => database.lasting.as_ref().zip(Some(organisation)),
             End::Nothing | End::Repeatable => None,
-            End::Lasting(organisation) => Some(organisation),
         };
-        let lasts = database.lasting.as_ref().zip(organisation);
         let committed = if lasts.is_some() {
             // In one message: the statement after `COMMIT` is a transaction of its own.
             let commit = format!("COMMIT; {}", lasting::FLUSH);

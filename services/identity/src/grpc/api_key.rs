@@ -11,10 +11,9 @@ use muster_proto::identity::v1::{
 };
 use muster_runtime::clock;
 use muster_runtime::grpc::database_status;
-use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
-use super::{actor, organisation_id, required};
+use super::{actor, organisation_id, required, time};
 use crate::store::api_key as store;
 use crate::store::audit::{self, Event};
 use crate::{Error, Identity, organisation, secret};
@@ -36,7 +35,7 @@ impl ApiKeyService for Identity {
             hash: secret::hash(&secret),
             prefix: secret::shown(&secret).to_owned(),
             label: organisation::name("label", &key.label)?,
-            expires_at: key.expire_time.map(expiry).transpose()?,
+            expires_at: time("expire_time", key.expire_time)?,
             source_networks: networks(key.source_networks)?,
             creator: actor(request.actor)?,
         };
@@ -117,11 +116,6 @@ impl ApiKeyService for Identity {
             organisation: Some(organisation),
         }))
     }
-}
-
-fn expiry(timestamp: prost_types::Timestamp) -> Result<OffsetDateTime, Error> {
-    let description = "is out of range".into();
-    clock::time_of(timestamp).ok_or(Error::Invalid { field: "expire_time", description })
 }
 
 /// Networks as they are compared: without the bits of a host.

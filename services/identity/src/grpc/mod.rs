@@ -12,8 +12,10 @@ mod session;
 mod sign_in;
 mod user;
 
+use muster_runtime::clock;
 use muster_runtime::feed::Actor;
 use muster_runtime::id::OrganisationId;
+use time::OffsetDateTime;
 
 use crate::Error;
 
@@ -24,6 +26,18 @@ const LARGEST_PAGE: i32 = 1_000;
 fn page_size(asked: i32) -> i64 {
     let size = if asked <= 0 { DEFAULT_PAGE } else { asked.min(LARGEST_PAGE) };
     size.into()
+}
+
+/// A time of a request's, where it has one.
+fn time(
+    field: &'static str,
+    timestamp: Option<prost_types::Timestamp>,
+) -> Result<Option<OffsetDateTime>, Error> {
+    let time = |timestamp| {
+        let description = "is out of range".into();
+        clock::time_of(timestamp).ok_or(Error::Invalid { field, description })
+    };
+    timestamp.map(time).transpose()
 }
 
 fn organisation_id(text: &str) -> Result<OrganisationId, Error> {

@@ -8,14 +8,13 @@ use muster_proto::identity::v1::{
     ListProvisioningLogRequest, ListProvisioningLogResponse, ProvisioningLogEntry,
     ProvisioningOutcome, SummariseProvisioningRequest, SummariseProvisioningResponse,
 };
-use muster_runtime::clock;
 use muster_runtime::grpc::cut_page;
 use muster_runtime::id::OrganisationId;
 use muster_scim::caseless;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{organisation_id, page_size};
+use super::{organisation_id, page_size, time};
 use crate::provisioning_log::Entry;
 use crate::store::provisioning_log as store;
 use crate::{Error, Identity};
@@ -110,12 +109,6 @@ fn listing(
     request: &ListProvisioningLogRequest,
     size: i64,
 ) -> Result<Option<store::Listing>, Error> {
-    let time = |field, time: Option<prost_types::Timestamp>| match time {
-        None => Ok(None),
-        Some(time) => clock::time_of(time)
-            .map(Some)
-            .ok_or(Error::Invalid { field, description: "is out of range".into() }),
-    };
     let before = match request.page_token.as_str() {
         "" => None,
         token => Some(token.parse().map_err(|_| Error::Invalid {
