@@ -1,4 +1,4 @@
-//! A bare PostgreSQL: tables like Muster's, without row-level security, and pgbench.
+//! A bare PostgreSQL: tables like Muster's, and pgbench.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,9 +8,19 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
-use crate::operation::Operation;
+use crate::operation::{Form, Operation};
 use crate::seed::Seed;
 use crate::system::Machine;
+
+/// Whom row-level security does not bind, and whom it does.
+const ROLES: [&str; 2] = ["postgres", "muster_identity"];
+
+/// Statements a second, with and without row-level security.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rates {
+    pub(crate) plain: f64,
+    pub(crate) isolated: f64,
+}
 
 /// Makes the tables afresh.
 pub(crate) async fn prepare(
@@ -49,22 +59,55 @@ pub(crate) async fn prepare(
         );
         sql.execute(AssertSqlSafe(copy)).await?;
     }
+    let isolate = format!(
+        "DO $$ DECLARE name text; BEGIN
+             FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'bare' LOOP
+                 EXECUTE format('ALTER TABLE bare.%I ENABLE ROW LEVEL SECURITY', name);
+                 EXECUTE format('CREATE POLICY own ON bare.%I USING (organisation_id =
+                                 current_setting(''muster.organisation_id'')::uuid)', name);
+             END LOOP;
+         END $$;
+         GRANT USAGE ON SCHEMA bare TO {role};
+         GRANT ALL ON ALL TABLES IN SCHEMA bare TO {role};
+         GRANT ALL ON ALL SEQUENCES IN SCHEMA bare TO {role}",
+        role = ROLES[1],
+    );
+    sql.execute(AssertSqlSafe(isolate)).await?;
     Ok(())
 }
 
-/// Statements a second that stand for an operation, with as many clients.
-pub(crate) async fn run(
+/// What both forms of the statements reach that stand for an operation.
+pub(crate) async fn rates(
     machine: &Machine,
     operation: Operation,
     seed: &Seed,
     clients: usize,
     length: Duration,
+) -> anyhow::Result<Rates> {
+    let isolated = run(machine, operation, seed, Form::Isolated, clients, length).await?;
+    let plain = run(machine, operation, seed, Form::Plain, clients, length).await?;
+    Ok(Rates { plain, isolated })
+}
+
+/// Statements a second that stand for an operation, with as many clients.
+async fn run(
+    machine: &Machine,
+    operation: Operation,
+    seed: &Seed,
+    form: Form,
+    clients: usize,
+    length: Duration,
 ) -> anyhow::Result<f64> {
     let script = machine.script();
-    fs::write(&script, operation.script(seed))?;
+    fs::write(&script, operation.script(seed, form))?;
+    let role = match form {
+        Form::Plain => ROLES[0],
+        Form::Isolated => ROLES[1],
+    };
     let mut pgbench = Command::new(pgbench()?);
     pgbench
-        .args(["--no-vacuum", "--protocol=prepared", "--username=postgres"])
+        .args(["--no-vacuum", "--protocol=prepared"])
+        .arg(format!("--username={role}"))
         .arg(format!("--host={}", machine.socket().display()))
         .arg(format!("--client={clients}"))
         .arg(format!("--jobs={}", clients.min(2)))

@@ -57,7 +57,7 @@ pub(crate) async fn run(machine: &Machine, args: FloorArgs) -> anyhow::Result<()
     bare::prepare(machine, seeds.iter()).await?;
     let mut table = Table::default();
     for operation in OPERATIONS {
-        let bare = bare::run(machine, operation, &seeds[0], connections, seconds).await?;
+        let bare = bare::rates(machine, operation, &seeds[0], connections, seconds).await?;
         let system = machine.floor(users)?;
         let cpu = system.cpu();
         let outcome = load::run(&system, operation, &seeds, connections, seconds).await?;

@@ -174,7 +174,7 @@ async fn run(machine: &Machine, args: RunArgs) -> anyhow::Result<()> {
             for &operation in fitting.filter(chosen) {
                 for &connections in &args.connections {
                     let bare =
-                        bare::run(machine, operation, &seeds[0], connections, seconds).await?;
+                        bare::rates(machine, operation, &seeds[0], connections, seconds).await?;
                     let cpu = system.cpu();
                     let outcome =
                         load::run(&system, operation, seeds, connections, seconds).await?;

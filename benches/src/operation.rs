@@ -46,6 +46,15 @@ pub(crate) const ALL: [Operation; 11] = [
 pub(crate) const WRITES: [Operation; 3] =
     [Operation::PatchActive, Operation::PutUser, Operation::PostUser];
 
+/// How the bare statements are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As fast as may be: by whoever sees everything, a read outside of a transaction.
+    Plain,
+    /// Under row-level security, in a transaction that names its organisation.
+    Isolated,
+}
+
 /// A request to send.
 pub(crate) struct Request {
     pub(crate) method: Method,
@@ -133,12 +142,36 @@ impl Operation {
     }
 
     /// The same of the bare tables, in pgbench's language; `:n` is one of the users.
-    pub(crate) fn script(self, seed: &Seed) -> String {
+    pub(crate) fn script(self, seed: &Seed, form: Form) -> String {
         let (organisation, size) = (&seed.organisation, seed.size);
-        let pick = format!(
+        let mut script = format!(
             "\\set n random(1, {size})\n\
              \\set m random(0, 1000000000)\n"
         );
+        for statements in self.transactions(seed) {
+            let is_one = statements.len() == 1;
+            let (begin, commit) = match form {
+                Form::Plain if is_one => (String::new(), ""),
+                Form::Plain => ("BEGIN;\n".into(), "COMMIT;\n"),
+                Form::Isolated => {
+                    let set = "SELECT set_config('muster.organisation_id',";
+                    (format!("BEGIN;\n{set} '{organisation}', true);\n"), "COMMIT;\n")
+                }
+            };
+            script += &begin;
+            for statement in statements {
+                // One a line, as pgbench wants it.
+                script += &statement.split_whitespace().collect::<Vec<_>>().join(" ");
+                script += ";\n";
+            }
+            script += commit;
+        }
+        script
+    }
+
+    /// What is to be done of the bare tables, transaction by transaction.
+    fn transactions(self, seed: &Seed) -> Vec<Vec<String>> {
+        let organisation = &seed.organisation;
         let user = "('00000000-0000-4000-8000-' || lpad(to_hex(:n::int), 12, '0'))::uuid";
         let of = format!("organisation_id = '{organisation}' AND");
         let columns = "user_id, revision, created_at, updated_at, active, document";
@@ -146,58 +179,48 @@ impl Operation {
             "INSERT INTO bare.change (organisation_id, subject_id, after)
                VALUES ('{organisation}', {user}, '{{\"active\": true, \"revision\": 7}}')"
         );
-        let lines = |statements: &[String]| {
-            let one =
-                |s: &String| format!("{};\n", s.split_whitespace().collect::<Vec<_>>().join(" "));
-            pick.clone() + &statements.iter().map(one).collect::<String>()
-        };
-        let in_transaction = |statement: String| {
-            lines(&["BEGIN".into(), statement, change.clone(), "COMMIT".into()])
-        };
         let users = seed.bare_table();
+        let read = |statement: String| vec![vec![statement]];
+        let write = |statement: String| vec![vec![statement, change.clone()]];
         match self {
             Self::GetUser => {
-                lines(&[format!("SELECT {columns} FROM {users} WHERE {of} user_id = {user}")])
+                read(format!("SELECT {columns} FROM {users} WHERE {of} user_id = {user}"))
             }
-            Self::FilterUserName => lines(&[format!(
+            Self::FilterUserName => read(format!(
                 "SELECT {columns} FROM {users}
                   WHERE {of} user_name_key = 'user-' || :n::int || '@bench.example'"
-            )]),
-            Self::List100 | Self::Import(_) => lines(&[format!(
+            )),
+            Self::List100 | Self::Import(_) => read(format!(
                 "SELECT {columns} FROM {users} WHERE {of} user_id >= {user}
                   ORDER BY user_id LIMIT 100"
-            )]),
-            Self::PatchActive => in_transaction(format!(
+            )),
+            Self::PatchActive => write(format!(
                 "UPDATE {users} SET active = NOT active, revision = revision + 1,
                         updated_at = now() WHERE {of} user_id = {user}"
             )),
-            Self::PutUser => in_transaction(format!(
+            Self::PutUser => write(format!(
                 "UPDATE {users} SET document = document || '{{\"title\": \"Engineer\"}}',
                         revision = revision + 1, updated_at = now() WHERE {of} user_id = {user}"
             )),
-            Self::PostUser => in_transaction(format!(
+            Self::PostUser => write(format!(
                 "INSERT INTO bare.created
                  SELECT organisation_id, gen_random_uuid(), 1, now(), now(), true,
                         user_name_key || :m::int, document
                    FROM {users} WHERE {of} user_id = {user}"
             )),
-            Self::Member(_) => lines(&[
-                "BEGIN".into(),
-                format!(
+            Self::Member(_) => {
+                let add = format!(
                     "INSERT INTO bare.member VALUES ('{organisation}', 1, {user})
                          ON CONFLICT DO NOTHING"
-                ),
-                change.clone(),
-                "COMMIT".into(),
-                "BEGIN".into(),
-                format!("DELETE FROM bare.member WHERE {of} group_id = 1 AND user_id = {user}"),
-                change.clone(),
-                "COMMIT".into(),
-            ]),
-            Self::GetGroup(members) => lines(&[format!(
+                );
+                let remove =
+                    format!("DELETE FROM bare.member WHERE {of} group_id = 1 AND user_id = {user}");
+                [write(add), write(remove)].concat()
+            }
+            Self::GetGroup(members) => read(format!(
                 "SELECT user_id FROM {users} WHERE organisation_id = '{organisation}'
                   ORDER BY user_id LIMIT {members}"
-            )]),
+            )),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::bare::Rates;
 use crate::load::Outcome;
 use crate::operation::Operation;
 use crate::seed::Seed;
@@ -24,9 +25,14 @@ pub(crate) struct Row {
     p99_milliseconds: f64,
     /// Of Muster's processes, without PostgreSQL's.
     cpu_milliseconds_per_request: f64,
+    /// Of the plain statements.
     pgbench_per_second: f64,
     /// Of what pgbench reached.
     ratio: f64,
+    /// Of the statements under row-level security.
+    isolated_pgbench_per_second: f64,
+    /// Of what pgbench reached so.
+    ratio_to_isolated: f64,
     errors: usize,
 }
 
@@ -54,7 +60,7 @@ impl Row {
         connections: usize,
         outcome: &Outcome,
         cpu: Duration,
-        pgbench: f64,
+        bare: Rates,
     ) -> Self {
         let milliseconds = |time: Duration| time.as_secs_f64() * 1_000.0;
         Self {
@@ -67,8 +73,10 @@ impl Row {
             p50_milliseconds: milliseconds(outcome.percentile(50)),
             p99_milliseconds: milliseconds(outcome.percentile(99)),
             cpu_milliseconds_per_request: milliseconds(cpu) / outcome.count(),
-            pgbench_per_second: pgbench,
-            ratio: outcome.rate() / pgbench,
+            pgbench_per_second: bare.plain,
+            ratio: outcome.rate() / bare.plain,
+            isolated_pgbench_per_second: bare.isolated,
+            ratio_to_isolated: outcome.rate() / bare.isolated,
             errors: outcome.errors,
         }
     }
@@ -78,7 +86,8 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "| {} | {} × {} | {} | {} | {:.0} | {:.1} | {:.1} | {:.2} | {:.0} | {:.0} % | {} |",
+            "| {} | {} × {} | {} | {} | {:.0} | {:.1} | {:.1} | {:.2} | {:.0} | {:.0} % | {:.0} | \
+             {:.0} % | {} |",
             self.composition,
             self.organisations,
             self.users,
@@ -90,6 +99,8 @@ impl fmt::Display for Row {
             self.cpu_milliseconds_per_request,
             self.pgbench_per_second,
             self.ratio * 100.0,
+            self.isolated_pgbench_per_second,
+            self.ratio_to_isolated * 100.0,
             self.errors
         )
     }
@@ -117,7 +128,8 @@ impl fmt::Display for Table {
         writeln!(
             f,
             "| composition | users | operation | connections | requests/s | p50 ms | p99 ms | CPU \
-             ms/request | pgbench/s | ratio | errors |\n|---|---|---|---|---|---|---|---|---|---|---|"
+             ms/request | pgbench/s | ratio | with RLS/s | ratio | errors |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|---|"
         )?;
         for row in &self.rows {
             writeln!(f, "{row}")?;
