@@ -26,8 +26,8 @@ use muster::{certificates, check, demonstration, migrate, operate, parts, rehear
 use muster_runtime::telemetry::{self, LogFormat};
 use tokio::runtime::Builder;
 
-/// A fifth of the time of a list went into the system's allocator. This one gives back what is free
-/// within 10 ms (version 3 after a second), and keeps no huge pages: docs/performance.md.
+/// A fifth of the time of a list went into the system's allocator. Without huge pages, of which most
+/// would be empty, this one takes half of the memory: docs/performance.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

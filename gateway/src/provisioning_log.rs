@@ -6,7 +6,7 @@
 mod action;
 mod writer;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use axum::response::Response;
@@ -111,7 +111,7 @@ impl Call {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+        muster_runtime::lock(&self.0.known)
     }
 
     /// Notes whose request it is.

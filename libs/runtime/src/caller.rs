@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -140,7 +140,7 @@ impl Policy {
     /// What is granted now. Where the file cannot be used, what it granted before still is.
     fn grants(&self) -> Arc<Grants> {
         let Shared { path, contracts, current } = &*self.0;
-        let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = crate::lock(current);
         if current.looked.elapsed() >= LOOK {
             current.looked = Instant::now();
             let changed = read(path).and_then(|text| {

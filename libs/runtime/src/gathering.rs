@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 mod reads;
 mod writes;
@@ -74,7 +74,7 @@ impl<K: Clone + Eq + Hash, W> Gathering<K, W> {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<K, Vec<W>>> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(&self.0.waiting)
     }
 }
 

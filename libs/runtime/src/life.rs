@@ -4,7 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -53,7 +53,7 @@ impl Life {
         F: Future<Output = bool> + Send + 'static,
     {
         let need: Need = (what, Arc::new(move || Box::pin(look())));
-        self.readiness.needs.lock().unwrap_or_else(PoisonError::into_inner).push(need);
+        crate::lock(&self.readiness.needs).push(need);
     }
 
     /// Notes that everything is started.
@@ -69,7 +69,7 @@ impl Life {
         if !self.readiness.started.load(Ordering::Relaxed) {
             return Err("starting".to_owned());
         }
-        let needs = self.readiness.needs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let needs = crate::lock(&self.readiness.needs).clone();
         let looks = needs.into_iter().map(async |(what, look)| {
             let there = tokio::time::timeout(LOOK, look()).await.unwrap_or_default();
             (!there).then_some(what)

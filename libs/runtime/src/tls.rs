@@ -5,7 +5,7 @@
 //! restart: connections that are made from then on have the new ones.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustls::crypto::ring;
@@ -139,7 +139,7 @@ impl Tls {
 
     /// What is in the files now. Where they cannot be used, what was in them before still is.
     fn with_current<T>(&self, take: impl FnOnce(&Current) -> T) -> T {
-        let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = crate::lock(&self.0.current);
         if current.looked.elapsed() >= LOOK {
             current.looked = Instant::now();
             match self.changed(&current.read) {

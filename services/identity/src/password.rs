@@ -4,7 +4,7 @@
 //! it. Each takes a core and its memory for a while, so no more are hashed at once than there are
 //! cores; the rest waits its turn.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
@@ -132,10 +132,10 @@ impl Passwords {
         let memories = self.memories.clone();
         let done = tokio::task::spawn_blocking(move || {
             let _core = core;
-            let lent = memories.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let lent = muster_runtime::lock(&memories).pop();
             let mut memory = lent.unwrap_or_default();
             let done = work(&mut memory);
-            memories.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+            muster_runtime::lock(&memories).push(memory);
             done
         });
         done.await.map_err(|_| Error::Hashing)

@@ -5,7 +5,7 @@
 //! for statements and not for the disk. `docs/decisions/0022-commit-then-flush.md`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use sqlx::{Executor as _, PgConnection};
 
@@ -40,6 +40,6 @@ impl Lasting {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<OrganisationId, i64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(&self.0)
     }
 }

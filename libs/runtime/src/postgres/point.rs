@@ -6,7 +6,7 @@
 //! nothing else: transactions have a pool of their own, so that none finds an organisation set that it
 //! has not set itself. `docs/decisions/0020-reads-of-one-statement.md`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -125,7 +125,7 @@ impl Points {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Pinned>> {
-        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(&self.0.free)
     }
 }
 

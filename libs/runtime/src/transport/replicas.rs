@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -193,14 +193,14 @@ impl Shared {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(&self.members)
     }
 }
 
 impl Member {
     /// Whether it could not be reached just now.
     fn rests(&self) -> bool {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = crate::lock(&self.failed);
         failed.is_some_and(|at| at.elapsed() < REST)
     }
 
@@ -211,7 +211,7 @@ impl Member {
         let mut channel = self.channel.clone();
         let answer = channel.ready().await?.call(request).await;
         let failed = answer.is_err().then(Instant::now);
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        *crate::lock(&self.failed) = failed;
         answer
     }
 }

@@ -7,7 +7,7 @@
 //! replica, say, the page is counted off from the first user.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use muster_runtime::feed::Position;
 use muster_runtime::id::{OrganisationId, UserId};
@@ -71,7 +71,7 @@ impl Places {
     }
 
     fn closest(&self, organisation: OrganisationId, skip: i64, head: Position) -> Option<Place> {
-        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = muster_runtime::lock(&self.0);
         let serves = |place: &&Place| {
             let changes = head.sequence - place.head.sequence;
             place.count <= skip && (0..=MOST_CHANGES).contains(&changes)
@@ -82,7 +82,7 @@ impl Places {
 
     /// Remembers a place.
     pub(super) fn remember(&self, organisation: OrganisationId, place: Place) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = muster_runtime::lock(&self.0);
         if all.len() >= MOST_ORGANISATIONS && !all.contains_key(&organisation) {
             all.clear();
         }
