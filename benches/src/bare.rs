@@ -12,9 +12,6 @@ use crate::operation::{Form, Operation};
 use crate::seed::Seed;
 use crate::system::Machine;
 
-/// Whom row-level security does not bind, and whom it does.
-const ROLES: [&str; 2] = ["postgres", "muster_identity"];
-
 /// Statements a second, with and without row-level security.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rates {
@@ -70,7 +67,7 @@ pub(crate) async fn prepare(
          GRANT USAGE ON SCHEMA bare TO {role};
          GRANT ALL ON ALL TABLES IN SCHEMA bare TO {role};
          GRANT ALL ON ALL SEQUENCES IN SCHEMA bare TO {role}",
-        role = ROLES[1],
+        role = Form::Isolated.role(),
     );
     sql.execute(AssertSqlSafe(isolate)).await?;
     Ok(())
@@ -100,14 +97,10 @@ async fn run(
 ) -> anyhow::Result<f64> {
     let script = machine.script();
     fs::write(&script, operation.script(seed, form))?;
-    let role = match form {
-        Form::Plain => ROLES[0],
-        Form::Isolated => ROLES[1],
-    };
     let mut pgbench = Command::new(pgbench()?);
     pgbench
         .args(["--no-vacuum", "--protocol=prepared"])
-        .arg(format!("--username={role}"))
+        .arg(format!("--username={}", form.role()))
         .arg(format!("--host={}", machine.socket().display()))
         .arg(format!("--client={clients}"))
         .arg(format!("--jobs={}", clients.min(2)))

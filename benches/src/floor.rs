@@ -20,7 +20,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row as _};
 use tokio::net::TcpListener;
 
-use crate::operation::Operation;
+use crate::operation::{Form, Operation};
 use crate::seed::Seed;
 use crate::system::Machine;
 use crate::table::{Row, Table};
@@ -58,6 +58,7 @@ pub(crate) async fn run(machine: &Machine, args: FloorArgs) -> anyhow::Result<()
     let mut table = Table::default();
     for operation in OPERATIONS {
         let bare = bare::rates(machine, operation, &seeds[0], connections, seconds).await?;
+        std::fs::write(machine.script(), operation.script(&seeds[0], Form::Plain))?;
         let system = machine.floor(users)?;
         let cpu = system.cpu();
         let outcome = load::run(&system, operation, &seeds, connections, seconds).await?;

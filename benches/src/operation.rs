@@ -55,6 +55,16 @@ pub(crate) enum Form {
     Isolated,
 }
 
+impl Form {
+    /// Who makes them.
+    pub(crate) fn role(self) -> &'static str {
+        match self {
+            Self::Plain => "postgres",
+            Self::Isolated => "muster_identity",
+        }
+    }
+}
+
 /// A request to send.
 pub(crate) struct Request {
     pub(crate) method: Method,
@@ -148,23 +158,21 @@ impl Operation {
             "\\set n random(1, {size})\n\
              \\set m random(0, 1000000000)\n"
         );
-        for statements in self.transactions(seed) {
-            let is_one = statements.len() == 1;
-            let (begin, commit) = match form {
-                Form::Plain if is_one => (String::new(), ""),
-                Form::Plain => ("BEGIN;\n".into(), "COMMIT;\n"),
-                Form::Isolated => {
-                    let set = "SELECT set_config('muster.organisation_id',";
-                    (format!("BEGIN;\n{set} '{organisation}', true);\n"), "COMMIT;\n")
-                }
-            };
-            script += &begin;
+        for mut statements in self.transactions(seed) {
+            if form == Form::Isolated {
+                let set =
+                    format!("SELECT set_config('muster.organisation_id', '{organisation}', true)");
+                statements.insert(0, set);
+            }
+            if statements.len() > 1 {
+                statements.insert(0, "BEGIN".into());
+                statements.push("COMMIT".into());
+            }
             for statement in statements {
                 // One a line, as pgbench wants it.
                 script += &statement.split_whitespace().collect::<Vec<_>>().join(" ");
                 script += ";\n";
             }
-            script += commit;
         }
         script
     }
