@@ -10,6 +10,7 @@ use muster_proto::identity::v1::User;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
+use tonic::Code;
 
 use crate::support::collector::Collector;
 use crate::support::feed::{
@@ -97,6 +98,78 @@ async fn an_organisation_that_another_replica_is_at_work_on_is_not_waited_for() 
     assert_eq!(number(&mut connection, &known).await, 1);
     replica.execute("ROLLBACK").await.unwrap();
     eventually(&mut connection, &known, 2).await;
+}
+
+/// Waits for the approver service to have a write, with what the write made of the user; whether it
+/// answered.
+async fn has(system: &System, user: &User) -> bool {
+    let mut request = tonic::Request::new(approver::AwaitUserRequest {
+        organisation_id: user.organisation_id.clone(),
+        user_id: user.id.clone(),
+        revision: user.revision,
+        update_time: user.update_time,
+        user: Some(approver::AwaitedUser {
+            active: user.active(),
+            primary_email: user.primary_email.clone(),
+            declared_approvers: user.declared_approvers.clone(),
+        }),
+    });
+    request.set_timeout(Duration::from_millis(500));
+    match system.approvers().await_user(request).await {
+        Ok(_) => true,
+        Err(status) if status.code() == Code::DeadlineExceeded => false,
+        Err(status) => panic!("{status}"),
+    }
+}
+
+#[tokio::test]
+async fn a_write_is_waited_for_only_where_it_changes_the_approvers_of_anybody() {
+    type Change = fn(User) -> User;
+    let titled: Change = |user| user;
+    let inactive: Change = |user| User { active: Some(false), ..user };
+    let active: Change = |user| User { active: Some(true), ..user };
+    let moved: Change = |user| User { emails: Vec::new(), ..user };
+    let declaring: Change = |user| User { declared_approvers: vec!["x@a.example".into()], ..user };
+    let waits = [
+        ("titled", titled, false),
+        ("inactive", inactive, false),
+        ("boss", titled, false),
+        ("inactive-boss", inactive, true),
+        ("wanted", active, true),
+        ("moved", moved, true),
+        ("declaring", declaring, true),
+    ];
+    let system = System::start_apart("awaited");
+    let (tenant, users) = (system.tenant().await.id, system.users());
+    let mut people = Vec::new();
+    for (name, ..) in waits {
+        let declared = ["BOSS@a.example", "inactive-boss@a.example", "wanted@a.example"];
+        let user = user(&tenant, &format!("{name}@a.example"), &declared);
+        people.push(create(&users, User { active: Some(name != "wanted"), ..user }).await);
+    }
+    let mut connection = sql(&system).await;
+    let known = format!("SELECT count(*) FROM approver.person WHERE organisation_id = '{tenant}'");
+    eventually(&mut connection, &known, 7).await;
+    // As a replica that is at work: nothing more is applied.
+    let mut replica = sql(&system).await;
+    let held =
+        format!("BEGIN; SELECT FROM approver.cursor WHERE organisation_id = '{tenant}' FOR UPDATE");
+    replica.execute(AssertSqlSafe(held)).await.unwrap();
+    let mut written = Vec::new();
+    for (user, (name, change, waits)) in people.into_iter().zip(waits) {
+        let user = entitle(&users, change(user), "boss of all").await;
+        assert_eq!(has(&system, &user).await, !waits, "{name}");
+        written.push(user);
+    }
+    // What came between is not known.
+    let again = entitle(&users, written.swap_remove(0), "boss of nobody").await;
+    assert!(!has(&system, &again).await);
+    written.push(again);
+    replica.execute("ROLLBACK").await.unwrap();
+    for user in &written {
+        assert!(has(&system, user).await, "{user:?}");
+    }
+    agreement(&system, &tenant).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

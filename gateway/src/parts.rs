@@ -100,8 +100,8 @@ impl Parts {
         }
     }
 
-    /// Waits until the approver service has taken a written user from identity's feed, so that the
-    /// client reads what it wrote. The write is committed: where the wait is too long, the feed
+    /// Waits until the approver service has taken a written user from identity's feed, where anybody's
+    /// approvers follow from it, so that the client reads what it wrote. The write is committed: where the wait is too long, the feed
     /// brings it later.
     ///
     /// Returns the user's approvers; none where they are not known now.
@@ -113,6 +113,12 @@ impl Parts {
             user_id: user.id.clone(),
             revision: user.revision,
             update_time: user.update_time,
+            // Who was released is nobody's approver any more, whatever else they are.
+            user: (!user.released).then(|| approver::AwaitedUser {
+                active: user.active(),
+                primary_email: user.primary_email.clone(),
+                declared_approvers: user.declared_approvers.clone(),
+            }),
         };
         let mut approvers = self.approvers.clone();
         let settled = deadline::within(self.settle_time, approvers.await_user(request)).await;
@@ -136,6 +142,7 @@ impl Parts {
             user_id: id.to_owned(),
             revision,
             update_time,
+            user: None,
         });
         let in_group = groups.await_user(group::AwaitUserRequest {
             organisation_id: organisation.to_owned(),

@@ -342,6 +342,7 @@ fn approvers(here: &Here) -> Vec<Call> {
             user_id: s.user.id,
             revision: s.user.revision,
             update_time: None,
+            user: None,
         });
         "Reconcile" => |c, s| c.reconcile(ReconcileRequest {
             organisation_id: organisation(&s),

@@ -42,13 +42,13 @@ impl From<FollowedUser> for Person {
             gone: user.deleted() || user.released,
             email: user.primary_email,
             email_key: (!key.is_empty()).then_some(key),
-            declared: declared(&user.declared_approvers),
+            declared: distinct(&user.declared_approvers),
         }
     }
 }
 
 /// Declared addresses in order, without duplicates; the first of equals stays.
-fn declared(emails: &[String]) -> Vec<Declared> {
+pub(crate) fn distinct(emails: &[String]) -> Vec<Declared> {
     let mut seen = BTreeSet::new();
     let with_keys =
         emails.iter().map(|email| Declared { email: email.clone(), key: caseless::key(email) });

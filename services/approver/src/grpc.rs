@@ -17,6 +17,7 @@ use muster_runtime::grpc::cut_page;
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use tonic::{Request, Response, Status};
 
+use crate::store::approver::State;
 use crate::store::{approver as store, list};
 use crate::{Approvers, Error};
 
@@ -145,6 +146,17 @@ impl ApproverService for Approvers {
             .pop()
             .ok_or(Error::Invalid { field: "user_id", description: "is no UUID".into() })?;
         let revision = Revision(request.revision);
+        // Of a new user nothing is known.
+        if let Some(now) = request.user.filter(|_| revision > Revision::FIRST) {
+            let known = self.states.get(&organisation, &user).await.map_err(Error::Database)?;
+            let suffices = |known: &State| {
+                known.revision >= revision
+                    || known.revision.next() == revision && known.is_same_to_approvers(&now)
+            };
+            if let Some(State { approvers, .. }) = known.filter(suffices) {
+                return Ok(Response::new(AwaitUserResponse { approvers }));
+            }
+        }
         let written_at = request.update_time.and_then(clock::time_of);
         let awaited = AwaitedRevision { organisation, user, revision, written_at };
         let approvers = self

@@ -65,7 +65,7 @@ fn states(database: Database) -> Reads<OrganisationId, UserId, State, sqlx::Erro
         let database = database.clone();
         async move {
             let states = database.point(organisation, move |c| {
-                Box::pin(store::approver::states(c, organisation, users, Vec::new()))
+                Box::pin(store::approver::states(c, organisation, users, Vec::new(), true))
             });
             Ok(states.await?.into_iter().collect())
         }

@@ -1,13 +1,13 @@
 //! The questions: who approves for whom.
 
 use muster_proto::approver::v1::{
-    Approvees, Approver, ApproverChange, UserApprovers, WatchChangesResponse,
+    Approvees, Approver, ApproverChange, AwaitedUser, UserApprovers, WatchChangesResponse,
 };
 use muster_runtime::feed::{Change, Watched};
 use muster_runtime::id::{OrganisationId, Revision, UserId};
 use sqlx::PgConnection;
 
-use crate::declaration::{Facts, Snapshot, Somebody};
+use crate::declaration::{Facts, Snapshot, Somebody, distinct};
 
 /// The approvers of each of these users for whom anyone was declared, by user, in declared order;
 /// as if the `hidden` users did not exist, to whom nothing is linked.
@@ -17,7 +17,7 @@ pub(crate) async fn batch_get(
     users: Vec<UserId>,
     hidden: Vec<UserId>,
 ) -> Result<Vec<(UserId, Vec<Approver>)>, sqlx::Error> {
-    let known = states(connection, organisation, users, hidden).await?.into_iter();
+    let known = states(connection, organisation, users, hidden, false).await?.into_iter();
     let approvers = known.map(|(user, state)| (user, state.approvers));
     Ok(approvers.filter(|(_, approvers)| !approvers.is_empty()).collect())
 }
@@ -27,12 +27,27 @@ pub(crate) async fn batch_get(
 pub(crate) struct State {
     /// From which of their revisions.
     pub revision: Revision,
+    active: bool,
+    email: String,
+    /// Whether anybody declared them, where that was asked.
+    is_declared: bool,
     /// What has become of those who were declared.
     pub approvers: Vec<Approver>,
 }
 
+impl State {
+    /// Whether nobody's approvers follow from it that the user becomes this: neither their own, nor
+    /// those of who declared them, or may have declared an address that they get or give up.
+    pub(crate) fn is_same_to_approvers(&self, now: &AwaitedUser) -> bool {
+        let declared = self.approvers.iter().map(|approver| &approver.declared_email);
+        self.email == now.primary_email
+            && (self.active == now.active || !self.is_declared)
+            && declared.eq(distinct(&now.declared_approvers).iter().map(|d| &d.email))
+    }
+}
+
 /// How those of these users are known who are, by user: the approvers in declared order, as if the
-/// `hidden` users did not exist.
+/// `hidden` users did not exist. Whether anybody declared them is found out where it is asked.
 ///
 /// Each table is read once and what is read is joined: in a join of the tables, row-level security
 /// would read the transaction's organisation for each row.
@@ -41,6 +56,7 @@ pub(crate) async fn states(
     organisation: OrganisationId,
     users: Vec<UserId>,
     hidden: Vec<UserId>,
+    ask_declared: bool,
 ) -> Result<Vec<(UserId, State)>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"WITH declared AS MATERIALIZED (
@@ -59,8 +75,15 @@ pub(crate) async fn states(
                           ARRAY(SELECT email_key FROM declared WHERE approver_id IS NULL))
                 ORDER BY email_key, user_id
            )
-           SELECT p.user_id AS "user_id: UserId", p.revision AS "revision: Revision",
-                  d.email AS "email?",
+           SELECT p.user_id AS "user_id: UserId", p.revision AS "revision: Revision", p.active,
+                  p.email,
+                  $4 AND coalesce(
+                      (SELECT true FROM approver.declaration
+                        WHERE organisation_id = $1 AND approver_id = p.user_id LIMIT 1),
+                      (SELECT true FROM approver.declaration
+                        WHERE organisation_id = $1 AND email_key = p.email_key LIMIT 1),
+                      false) AS "is_declared!",
+                  d.email AS "declared?",
                   l.user_id AS "linked_id?: UserId", l.email AS "linked_email?",
                   l.active AS "linked_active?",
                   o.user_id AS "owner_id?: UserId", o.email AS "owner_email?",
@@ -74,6 +97,7 @@ pub(crate) async fn states(
         organisation as OrganisationId,
         users as Vec<UserId>,
         hidden as Vec<UserId>,
+        ask_declared,
     )
     .fetch_all(connection)
     .await?;
@@ -86,7 +110,7 @@ pub(crate) async fn states(
                 active: active.unwrap_or_default(),
             })
         };
-        let approver = row.email.map(|email| {
+        let approver = row.declared.map(|email| {
             Facts {
                 user: row.user_id,
                 email,
@@ -98,8 +122,14 @@ pub(crate) async fn states(
         match states.last_mut() {
             Some((user, state)) if *user == row.user_id => state.approvers.extend(approver),
             _ => {
-                let approvers = approver.into_iter().collect();
-                states.push((row.user_id, State { revision: row.revision, approvers }));
+                let state = State {
+                    revision: row.revision,
+                    active: row.active,
+                    email: row.email,
+                    is_declared: row.is_declared,
+                    approvers: approver.into_iter().collect(),
+                };
+                states.push((row.user_id, state));
             }
         }
     }
