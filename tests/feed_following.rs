@@ -143,7 +143,8 @@ async fn a_write_is_waited_for_only_where_it_changes_the_approvers_of_anybody() 
     let (tenant, users) = (system.tenant().await.id, system.users());
     let mut people = Vec::new();
     for (name, ..) in waits {
-        let declared = ["BOSS@a.example", "inactive-boss@a.example", "wanted@a.example"];
+        let declared =
+            ["BOSS@a.example", "inactive-boss@a.example", "wanted@a.example", "later@a.example"];
         let user = user(&tenant, &format!("{name}@a.example"), &declared);
         people.push(create(&users, User { active: Some(name != "wanted"), ..user }).await);
     }
@@ -158,6 +159,13 @@ async fn a_write_is_waited_for_only_where_it_changes_the_approvers_of_anybody() 
     let mut written = Vec::new();
     for (user, (name, change, waits)) in people.into_iter().zip(waits) {
         let user = entitle(&users, change(user), "boss of all").await;
+        assert_eq!(has(&system, &user).await, !waits, "{name}");
+        written.push(user);
+    }
+    for (name, declared, waits) in
+        [("new", &[][..], false), ("LATER", &[], true), ("new-declaring", &["x@a.example"], true)]
+    {
+        let user = create(&users, user(&tenant, &format!("{name}@a.example"), declared)).await;
         assert_eq!(has(&system, &user).await, !waits, "{name}");
         written.push(user);
     }

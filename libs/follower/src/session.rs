@@ -25,7 +25,7 @@ const QUEUE: usize = 2_000;
 /// How long to wait for the rest of what identity is about to send.
 const REST: Duration = Duration::from_millis(10);
 /// How long to gather changes where nobody waits for one: many cost little more than one.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(250);
 /// How many organisations are worked on at once.
 const AT_ONCE: usize = 4;
 /// How long to leave an organisation alone that another replica is at work on.

@@ -3,10 +3,10 @@
 use muster_follower::AwaitedRevision;
 use muster_proto::approver::v1::approver_service_server::ApproverService;
 use muster_proto::approver::v1::{
-    AwaitUserRequest, AwaitUserResponse, BatchCheckApprovalsRequest, BatchCheckApprovalsResponse,
-    BatchGetApproversRequest, BatchGetApproversResponse, BatchListApproveesRequest,
-    BatchListApproveesResponse, GetApproverTotalsRequest, GetApproverTotalsResponse,
-    ListChangesRequest, ListChangesResponse, ListUsersByApproverRequest,
+    Approver, AwaitUserRequest, AwaitUserResponse, AwaitedUser, BatchCheckApprovalsRequest,
+    BatchCheckApprovalsResponse, BatchGetApproversRequest, BatchGetApproversResponse,
+    BatchListApproveesRequest, BatchListApproveesResponse, GetApproverTotalsRequest,
+    GetApproverTotalsResponse, ListChangesRequest, ListChangesResponse, ListUsersByApproverRequest,
     ListUsersByApproverResponse, ListUsersWithPendingApproversRequest,
     ListUsersWithPendingApproversResponse, ReconcileRequest, ReconcileResponse,
     WatchChangesRequest, WatchChangesResponse,
@@ -15,9 +15,9 @@ use muster_runtime::clock;
 use muster_runtime::feed::{self, HistoryRequest, Messages};
 use muster_runtime::grpc::cut_page;
 use muster_runtime::id::{OrganisationId, Revision, UserId};
+use muster_scim::caseless;
 use tonic::{Request, Response, Status};
 
-use crate::store::approver::State;
 use crate::store::{approver as store, list};
 use crate::{Approvers, Error};
 
@@ -146,14 +146,9 @@ impl ApproverService for Approvers {
             .pop()
             .ok_or(Error::Invalid { field: "user_id", description: "is no UUID".into() })?;
         let revision = Revision(request.revision);
-        // Of a new user nothing is known.
-        if let Some(now) = request.user.filter(|_| revision > Revision::FIRST) {
-            let known = self.states.get(&organisation, &user).await.map_err(Error::Database)?;
-            let suffices = |known: &State| {
-                known.revision >= revision
-                    || known.revision.next() == revision && known.is_same_to_approvers(&now)
-            };
-            if let Some(State { approvers, .. }) = known.filter(suffices) {
+        if let Some(now) = request.user {
+            let at_once = self.at_once(organisation, user, revision, &now);
+            if let Some(approvers) = at_once.await.map_err(Error::Database)? {
                 return Ok(Response::new(AwaitUserResponse { approvers }));
             }
         }
@@ -208,6 +203,32 @@ impl ApproverService for Approvers {
         let (changes, next_page_token) =
             self.feed.list_changes(request, store::change_message).await?;
         Ok(Response::new(ListChangesResponse { changes, next_page_token }))
+    }
+}
+
+impl Approvers {
+    /// The approvers of a user whom a write made `now`, where they need not be waited for: they are
+    /// known from this revision, or nobody's follow from it.
+    async fn at_once(
+        &self,
+        organisation: OrganisationId,
+        user: UserId,
+        revision: Revision,
+        now: &AwaitedUser,
+    ) -> Result<Option<Vec<Approver>>, sqlx::Error> {
+        if revision == Revision::FIRST {
+            if !now.declared_approvers.is_empty() {
+                return Ok(None);
+            }
+            let key = caseless::key(&now.primary_email);
+            let declared = self.declared.get(&organisation, &key).await?;
+            return Ok(declared.is_none().then(Vec::new));
+        }
+        let known = self.states.get(&organisation, &user).await?.filter(|known| {
+            known.revision >= revision
+                || known.revision.next() == revision && known.is_same_to_approvers(now)
+        });
+        Ok(known.map(|known| known.approvers))
     }
 }
 

@@ -39,6 +39,8 @@ struct Approvers {
     follower: Follower<store::person::People>,
     /// How users are known, asked by those who wait for one.
     states: Reads<OrganisationId, UserId, State, sqlx::Error>,
+    /// Whether anybody declared an address, by its key, asked by those who wait for a new user.
+    declared: Reads<OrganisationId, String, (), sqlx::Error>,
 }
 
 /// Connects to the database, begins to follow identity and returns the service to serve.
@@ -52,22 +54,38 @@ pub async fn start(
     database.migrated(MIGRATOR.iter().map(|migration| migration.version).max()).await?;
     let feed = Feed::open("approver", database.clone(), life.clone(), feed).await?;
     let follower = Follower::start(database.clone(), feed.clone(), identity, life);
-    let states = states(database.clone());
-    let approvers = Approvers { database, feed, follower, states };
+    let (states, declared) = (states(database.clone()), declared(database.clone()));
+    let approvers = Approvers { database, feed, follower, states, declared };
     Ok(Routes::new(
         ApproverServiceServer::new(approvers).max_decoding_message_size(max_message_bytes()),
     ))
 }
 
+/// The most users in one statement.
+const LARGEST: usize = 100;
+/// As long as a statement may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 fn states(database: Database) -> Reads<OrganisationId, UserId, State, sqlx::Error> {
-    // As long as a statement may take, at most a hundred users in one.
-    Reads::new(100, Duration::from_secs(5), move |organisation, users: Vec<UserId>| {
+    Reads::new(LARGEST, PATIENCE, move |organisation, users: Vec<UserId>| {
         let database = database.clone();
         async move {
             let states = database.point(organisation, move |c| {
                 Box::pin(store::approver::states(c, organisation, users, Vec::new(), true))
             });
             Ok(states.await?.into_iter().collect())
+        }
+    })
+}
+
+fn declared(database: Database) -> Reads<OrganisationId, String, (), sqlx::Error> {
+    Reads::new(LARGEST, PATIENCE, move |organisation, keys: Vec<String>| {
+        let database = database.clone();
+        async move {
+            let declared = database.point(organisation, move |c| {
+                Box::pin(store::declaration::declared(c, organisation, keys))
+            });
+            Ok(declared.await?.into_iter().map(|key| (key, ())).collect())
         }
     })
 }

@@ -26,6 +26,23 @@ pub(super) async fn concerned(
     .await
 }
 
+/// Those of these addresses that anybody declared, by their keys.
+pub(crate) async fn declared(
+    connection: &mut PgConnection,
+    organisation: OrganisationId,
+    keys: Vec<String>,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT key AS "key!" FROM unnest($2::text[]) AS asked (key)
+            WHERE (SELECT true FROM approver.declaration
+                    WHERE organisation_id = $1 AND email_key = asked.key LIMIT 1)"#,
+        organisation as OrganisationId,
+        &keys,
+    )
+    .fetch_all(connection)
+    .await
+}
+
 /// Makes these users' declarations what was declared. Those that were there keep their link; a new
 /// one is linked where the address belongs to an active user. Only the `known` can have had any.
 pub(super) async fn declare(

@@ -2,6 +2,6 @@
 
 pub(crate) mod apply;
 pub(crate) mod approver;
-mod declaration;
+pub(crate) mod declaration;
 pub(crate) mod list;
 pub(crate) mod person;
