@@ -100,9 +100,13 @@ async fn an_organisation_that_another_replica_is_at_work_on_is_not_waited_for() 
     eventually(&mut connection, &known, 2).await;
 }
 
+/// How long an answer may take that is to come, and how long one stays away that is not.
+const COMES: Duration = Duration::from_secs(30);
+const STAYS_AWAY: Duration = Duration::from_millis(500);
+
 /// Waits for the approver service to have a write, with what the write made of the user; whether it
-/// answered.
-async fn has(system: &System, user: &User) -> bool {
+/// answered in time.
+async fn has(system: &System, user: &User, within: Duration) -> bool {
     let mut request = tonic::Request::new(approver::AwaitUserRequest {
         organisation_id: user.organisation_id.clone(),
         user_id: user.id.clone(),
@@ -114,7 +118,7 @@ async fn has(system: &System, user: &User) -> bool {
             declared_approvers: user.declared_approvers.clone(),
         }),
     });
-    request.set_timeout(Duration::from_millis(500));
+    request.set_timeout(within);
     match system.approvers().await_user(request).await {
         Ok(_) => true,
         Err(status) if status.code() == Code::DeadlineExceeded => false,
@@ -130,19 +134,19 @@ async fn a_write_is_waited_for_only_where_it_changes_the_approvers_of_anybody() 
     let active: Change = |user| User { active: Some(true), ..user };
     let moved: Change = |user| User { emails: Vec::new(), ..user };
     let declaring: Change = |user| User { declared_approvers: vec!["x@a.example".into()], ..user };
-    let waits = [
-        ("titled", titled, false),
-        ("inactive", inactive, false),
-        ("boss", titled, false),
-        ("inactive-boss", inactive, true),
-        ("wanted", active, true),
-        ("moved", moved, true),
-        ("declaring", declaring, true),
+    let changes = [
+        ("titled", titled, COMES),
+        ("inactive", inactive, COMES),
+        ("boss", titled, COMES),
+        ("inactive-boss", inactive, STAYS_AWAY),
+        ("wanted", active, STAYS_AWAY),
+        ("moved", moved, STAYS_AWAY),
+        ("declaring", declaring, STAYS_AWAY),
     ];
     let system = System::start_apart("awaited");
     let (tenant, users) = (system.tenant().await.id, system.users());
     let mut people = Vec::new();
-    for (name, ..) in waits {
+    for (name, ..) in changes {
         let declared =
             ["BOSS@a.example", "inactive-boss@a.example", "wanted@a.example", "later@a.example"];
         let user = user(&tenant, &format!("{name}@a.example"), &declared);
@@ -157,25 +161,27 @@ async fn a_write_is_waited_for_only_where_it_changes_the_approvers_of_anybody() 
         format!("BEGIN; SELECT FROM approver.cursor WHERE organisation_id = '{tenant}' FOR UPDATE");
     replica.execute(AssertSqlSafe(held)).await.unwrap();
     let mut written = Vec::new();
-    for (user, (name, change, waits)) in people.into_iter().zip(waits) {
+    for (user, (name, change, answer)) in people.into_iter().zip(changes) {
         let user = entitle(&users, change(user), "boss of all").await;
-        assert_eq!(has(&system, &user).await, !waits, "{name}");
+        assert_eq!(has(&system, &user, answer).await, answer == COMES, "{name}");
         written.push(user);
     }
-    for (name, declared, waits) in
-        [("new", &[][..], false), ("LATER", &[], true), ("new-declaring", &["x@a.example"], true)]
-    {
+    for (name, declared, answer) in [
+        ("new", &[][..], COMES),
+        ("LATER", &[], STAYS_AWAY),
+        ("new-declaring", &["x@a.example"], STAYS_AWAY),
+    ] {
         let user = create(&users, user(&tenant, &format!("{name}@a.example"), declared)).await;
-        assert_eq!(has(&system, &user).await, !waits, "{name}");
+        assert_eq!(has(&system, &user, answer).await, answer == COMES, "{name}");
         written.push(user);
     }
     // What came between is not known.
     let again = entitle(&users, written.swap_remove(0), "boss of nobody").await;
-    assert!(!has(&system, &again).await);
+    assert!(!has(&system, &again, STAYS_AWAY).await);
     written.push(again);
     replica.execute("ROLLBACK").await.unwrap();
     for user in &written {
-        assert!(has(&system, user).await, "{user:?}");
+        assert!(has(&system, user, COMES).await, "{user:?}");
     }
     agreement(&system, &tenant).await;
 }

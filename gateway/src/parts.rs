@@ -100,9 +100,9 @@ impl Parts {
         }
     }
 
-    /// Waits until the approver service has taken a written user from identity's feed, where anybody's
-    /// approvers follow from it, so that the client reads what it wrote. The write is committed: where the wait is too long, the feed
-    /// brings it later.
+    /// Waits until the approver service has taken a written user from identity's feed, where
+    /// anybody's approvers follow from it, so that the client reads what it wrote. The write is
+    /// committed: where the wait is too long, the feed brings it later.
     ///
     /// Returns the user's approvers; none where they are not known now.
     pub(crate) async fn settled(&self, user: &User) -> Option<Vec<Approver>> {
