@@ -6,10 +6,12 @@ mod error;
 mod grpc;
 mod store;
 
+use std::hash::Hash;
 use std::time::Duration;
 
 use muster_follower::Follower;
 use muster_proto::approver::v1::approver_service_server::ApproverServiceServer;
+use muster_runtime::BoxFuture;
 use muster_runtime::feed::{self, Feed};
 use muster_runtime::gathering::Reads;
 use muster_runtime::grpc::max_message_bytes;
@@ -17,6 +19,7 @@ use muster_runtime::id::{OrganisationId, UserId};
 use muster_runtime::life::Life;
 use muster_runtime::postgres::{Database, Settings};
 use muster_runtime::transport::Transport;
+use sqlx::PgConnection;
 use tonic::service::Routes;
 
 pub use error::Error;
@@ -54,38 +57,42 @@ pub async fn start(
     database.migrated(MIGRATOR.iter().map(|migration| migration.version).max()).await?;
     let feed = Feed::open("approver", database.clone(), life.clone(), feed).await?;
     let follower = Follower::start(database.clone(), feed.clone(), identity, life);
-    let (states, declared) = (states(database.clone()), declared(database.clone()));
+    let states = reads(database.clone(), |c, organisation, users| {
+        Box::pin(store::approver::states(c, organisation, users, Vec::new(), true))
+    });
+    let declared = reads(database.clone(), |c, organisation, keys| {
+        Box::pin(async move {
+            let declared = store::declaration::declared(c, organisation, keys).await?;
+            Ok(declared.into_iter().map(|key| (key, ())).collect())
+        })
+    });
     let approvers = Approvers { database, feed, follower, states, declared };
     Ok(Routes::new(
         ApproverServiceServer::new(approvers).max_decoding_message_size(max_message_bytes()),
     ))
 }
 
-/// The most users in one statement.
-const LARGEST: usize = 100;
-/// As long as a statement may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A statement that reads a `T` of each of several `I`: what there is.
+type Statement<I, T> = for<'c> fn(
+    &'c mut PgConnection,
+    OrganisationId,
+    Vec<I>,
+) -> BoxFuture<'c, Result<Vec<(I, T)>, sqlx::Error>>;
 
-fn states(database: Database) -> Reads<OrganisationId, UserId, State, sqlx::Error> {
-    Reads::new(LARGEST, PATIENCE, move |organisation, users: Vec<UserId>| {
+/// Reads that are made together, a hundred at most, and waited for as long as a statement may take.
+fn reads<I, T>(
+    database: Database,
+    statement: Statement<I, T>,
+) -> Reads<OrganisationId, I, T, sqlx::Error>
+where
+    I: Clone + Eq + Hash + Send + 'static,
+    T: Clone + Send + 'static,
+{
+    Reads::new(100, Duration::from_secs(5), move |organisation, ids| {
         let database = database.clone();
         async move {
-            let states = database.point(organisation, move |c| {
-                Box::pin(store::approver::states(c, organisation, users, Vec::new(), true))
-            });
-            Ok(states.await?.into_iter().collect())
-        }
-    })
-}
-
-fn declared(database: Database) -> Reads<OrganisationId, String, (), sqlx::Error> {
-    Reads::new(LARGEST, PATIENCE, move |organisation, keys: Vec<String>| {
-        let database = database.clone();
-        async move {
-            let declared = database.point(organisation, move |c| {
-                Box::pin(store::declaration::declared(c, organisation, keys))
-            });
-            Ok(declared.await?.into_iter().map(|key| (key, ())).collect())
+            let found = database.point(organisation, move |c| statement(c, organisation, ids));
+            Ok(found.await?.into_iter().collect())
         }
     })
 }
